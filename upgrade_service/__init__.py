@@ -1,0 +1,1 @@
+"""An OpenStack service that upgrades a running OpenStack cloud."""
