@@ -11,6 +11,10 @@ from upgrade_service.projects import loader
 from upgrade_service.projects import releases as releases_data
 
 
+#: statuses of series that are not out yet
+UNRELEASED = frozenset({'future', 'development'})
+
+
 def hops_from(releases: releases_data.Releases,
               source: releases_data.Release) -> list[releases_data.Release]:
     """List the releases one hop away that are released: the next, and the next SLURP."""
@@ -18,7 +22,7 @@ def hops_from(releases: releases_data.Releases,
     hops = later[:1]
     if source.slurp:
         hops += [r for r in later if r.slurp][:1]
-    return [r for r in dict.fromkeys(hops) if r.status != 'future']
+    return [r for r in dict.fromkeys(hops) if r.status not in UNRELEASED]
 
 
 def paths_from(releases: releases_data.Releases, release_id: str,
@@ -74,7 +78,7 @@ def _why(start: releases_data.Release, wanted: releases_data.Release,
         return 'an upgrade never goes back'
     if not hops:
         return 'no later release is out'
-    if wanted.status == 'future':
+    if wanted.status in UNRELEASED:
         return f'it is not released yet; reachable: {_ids(hops)}'
     return f'one hop at a time: the next release or SLURP to SLURP; reachable: {_ids(hops)}'
 
