@@ -155,6 +155,7 @@ STEP_STUCK = frozenset({'failed', 'unknown'})
 STEP_MOVES = frozenset({
     ('pending', 'dispatched'),  # order written, inside the budget
     ('pending', 'running'),  # a cloud step or gate: the owner itself works
+    ('pending', 'succeeded'),  # a gate that nothing holds
     ('dispatched', 'running'),  # accepted by the engine
     ('dispatched', 'succeeded'),
     ('dispatched', 'failed'),
@@ -164,6 +165,7 @@ STEP_MOVES = frozenset({
     ('running', 'failed'),
     ('running', 'unknown'),
     ('running', 'pending'),  # interruptible step stopped with its progress kept
+    ('succeeded', 'pending'),  # a drained host was found in use again
     ('failed', 'pending'),  # idempotent and attempts left, or an operator's retry
     ('unknown', 'pending'),  # the same, after check() or with the risk acknowledged
     ('unknown', 'succeeded'),  # check() proves the goal

@@ -29,6 +29,13 @@ class ConductorAPI:
         """Say that a discovery is wanted."""
         self._ring(ctx, 'discover', cluster=cluster)
 
+    def pass_on(self, ctx: context.RequestContext, server: str, env: dict[str, str]) -> None:
+        """Give a report to the conductor that owns the upgrade it is about."""
+        try:
+            self._client.prepare(server=server).cast(ctx.to_dict(), 'report', env=env)
+        except messaging.MessagingException as e:
+            LOG.warning('A report could not be passed on (%s); its engine will repeat it', e)
+
     def _ring(self, ctx: context.RequestContext, method: str, **kw: str) -> None:
         try:
             self._client.cast(ctx.to_dict(), method, **kw)

@@ -226,6 +226,7 @@ class Step(Base):
     progress: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)
     not_before: orm.Mapped[int | None] = col(Long, null=True)
     error: orm.Mapped[str | None] = col(sa.Text, null=True)
+    final: orm.Mapped[bool] = col(sa.Boolean, default=False)  # trying again cannot help
     changed_seq: orm.Mapped[int] = col(Long, default=0)
     started_at: orm.Mapped[int | None] = col(Long, null=True)
     finished_at: orm.Mapped[int | None] = col(Long, null=True)

@@ -41,6 +41,7 @@ class StepMove:
     begins: bool = False  #: makes a new attempt
     agent: str | None = None  #: who carries the new attempt out
     error: str | None = None
+    final: bool = False  #: a failure that trying again cannot mend
     output: str = ''
     not_before: int | None = None
     detail: Row = dataclasses.field(default_factory=dict)
@@ -131,20 +132,23 @@ def owned_by(owner: str, epoch: int, allowed: Sequence[str]) -> tuple[Any, ...]:
 @base.retry
 def owner_turn(ctx: Context, upgrade_id: str, owner: str, epoch: int,
                moves: Sequence[StepMove] = (), upgrade: UpgradeMove | None = None,
-               allowed: Sequence[str] = tuple(states.OWNED), values: Row | None = None) -> Row:
+               allowed: Sequence[str] = tuple(states.OWNED), hosts: Row | None = None) -> Row:
     """Carry out any number of transitions of an upgrade that `owner` owns, or none.
 
     All or nothing: a step that is not in the state its move begins with undoes the whole.
     `allowed`: states the upgrade must be in, checked in the same transaction, so that a
-    dispatch can never be committed after an operator's pause was.
+    dispatch can never be committed after an operator's pause was. `hosts`: the new count
+    of hosts {total, done, held}.
 
     :returns: the new {seq, version, state, next, counters}.
     :raises Mismatch: rows are not what the caller read; read again.
     """
     with turn(ctx, upgrade_id, *owned_by(owner, epoch, allowed)) as t:
-        changes = dict(values or {})
+        changes: Row = {}
         if moves:
             changes['counters'] = move_steps(t, moves)
+        if hosts:
+            changes['counters'] = {**changes.get('counters', t.row.counters), 'hosts': hosts}
         if upgrade is not None:
             changes.update(_move_upgrade(t, upgrade, states.OWNER_MOVES))
         t.close(changes)
@@ -179,7 +183,8 @@ def move_steps(t: Turn, moves: Sequence[StepMove]) -> Row:
     for m in moves:
         if not states.legal_step(m.old, m.new):
             raise exception.UpgradeError(f'illegal step transition {m.old} to {m.new}')
-        groups[m.old, m.new, m.begins, m.error, m.not_before].append(m.step)
+        groups[m.old, m.new, m.begins, m.error, m.not_before,
+               m.final].append(m.step)
     for key, ids in groups.items():
         _update_steps(t, ids, *key)
     _write_attempts(t, moves)
@@ -213,10 +218,10 @@ def current(session: orm.Session, upgrade_id: str, ids: list[str]) -> dict[str, 
 
 
 def _update_steps(t: Turn, ids: list[str], old: str, new: str, begins: bool,
-                  error: str | None, not_before: int | None) -> None:
+                  error: str | None, not_before: int | None, final: bool) -> None:
     s = models.Step
     values: Row = {'state': new, 'changed_seq': t.row.seq + 1, 'error': error,
-                   'not_before': not_before}
+                   'not_before': not_before, 'final': final}
     if begins:
         values.update(attempt=s.attempt + 1, started_at=t.now, finished_at=None)
     if new in states.STEP_ENDED or new in states.STEP_STUCK:

@@ -367,7 +367,7 @@ def _plan_row(upgrade_id: str, revision: int, ident: str, s: model.Step,
         'id': ident, 'upgrade_id': upgrade_id, 'revision': revision,
         **{n: getattr(s, n) for n in names}, 'params': dict(s.params), 'state': 'pending',
         'executor': executors.get(s.host or '') if runs_on_host else None,
-        'attempt': 0, 'changed_seq': 0,
+        'attempt': 0, 'changed_seq': 0, 'final': False,
     }
 
 

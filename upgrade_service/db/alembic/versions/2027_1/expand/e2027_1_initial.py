@@ -247,6 +247,7 @@ def _steps() -> None:
         sa.Column('progress', models.Json(), nullable=True),
         sa.Column('not_before', sa.BigInteger(), nullable=True),
         sa.Column('error', sa.Text(), nullable=True),
+        sa.Column('final', sa.Boolean(), nullable=False),
         sa.Column('changed_seq', sa.BigInteger(), nullable=False),
         sa.Column('started_at', sa.BigInteger(), nullable=True),
         sa.Column('finished_at', sa.BigInteger(), nullable=True),
