@@ -9,6 +9,7 @@ new owner finds out from nova whether the call was made.
 
 import collections
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -88,7 +89,7 @@ class Drain:
             return False
         if self.empty_at is None:
             self.empty_at = time.monotonic()
-        return time.monotonic() - self.empty_at >= self.drain['settle_seconds']
+        return time.monotonic() - self.empty_at >= float(self.drain['settle_seconds'])
 
     def _rest(self) -> None:
         """Wait for the next look; a stopping owner sees moves under way to their end."""
@@ -188,7 +189,7 @@ class Drain:
         for server_id in self._under_way():
             move = self.moves[server_id]
             server = servers.get(server_id) or self.task.read(
-                'a server on its way', lambda cloud, i=server_id: migrations.server(cloud, i))
+                'a server on its way', functools.partial(migrations.server, server_id=server_id))
             if server is None:
                 move['state'] = 'gone'
                 continue

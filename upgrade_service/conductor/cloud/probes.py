@@ -1,5 +1,7 @@
 """Look at the whole cloud: is it still the one that was planned for, does it serve."""
 
+import functools
+
 from upgrade_service.conductor.cloud import connect, services
 from upgrade_service.conductor.cloud import task as tasks
 from upgrade_service.strategies import base
@@ -23,6 +25,6 @@ def probe_cloud(task: tasks.CloudTask) -> base.Outcome:
     projects = task.read('the catalogue', lambda cloud: sorted(connect.endpoints(cloud)))
     versions = {}
     for project in projects:
-        versions[project] = task.read(
-            f'the API of {project}', lambda cloud, p=project: services.ask_api(cloud, p))
+        versions[project] = task.read(f'the API of {project}', functools.partial(
+            services.ask_api, project=project))
     return tasks.done(apis=versions)

@@ -215,8 +215,8 @@ def verify_service(task: tasks.CloudTask) -> base.Outcome:
         if not late:
             break
         if time.monotonic() > deadline:
-            raise tasks.Unfit(f'{", ".join(late)} on {task.host} did not report to {project} after '
-                              'the restart; look at its log on the host, then retry')
+            raise tasks.Unfit(f'{", ".join(late)} on {task.host} did not report to {project} '
+                              'after the restart; look at its log on the host, then retry')
         task.pause()
     unseen = [b for b in wanted if not recorded(b)]
     if project in REQUESTS and (unseen or not wanted):

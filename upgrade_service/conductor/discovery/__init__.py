@@ -37,7 +37,8 @@ def discover(
 
 def collect(conf: cfg.ConfigOpts, cluster: Mapping[str, Any], name: str) -> base.Found:
     """Ask one plugin."""
-    for plugin in extension.ExtensionManager(NAMESPACE, invoke_on_load=False):
+    plugins: Any = extension.ExtensionManager(NAMESPACE, invoke_on_load=False)
+    for plugin in plugins:
         if plugin.name == name:
             manager: base.InventoryManager = plugin.plugin()
             return manager.collect(conf, cluster)

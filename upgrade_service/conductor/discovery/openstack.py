@@ -32,16 +32,17 @@ class OpenStackInventory(base.InventoryManager):
     def collect(self, conf: cfg.ConfigOpts, cluster: Mapping[str, Any]) -> base.Found:
         """Read the cloud."""
         cloud = connect.connect(conf, cluster['cloud'])
-        asked = 'keystone'
+        asking = 'keystone'
+        lists: dict[str, Any] = {}
         try:
             endpoints = connect.endpoints(cloud)
-            lists: dict[str, Any] = {}
-            for asked, project, name, read in READS:
+            for what, project, name, read in READS:
+                asking = what
                 lists[name] = read(cloud) if project in endpoints else []
         except (ksa_exceptions.ClientException, sdk_exceptions.SDKException) as error:
             connect.forget(conf, cluster['cloud'])
             raise exception.CloudUnavailable(
-                service=asked, cluster=cluster.get('name') or cluster['cloud'],
+                service=asking, cluster=cluster.get('name') or cluster['cloud'],
                 reason=str(error).partition('\n')[0],
             ) from error
         return compose(endpoints, **lists)
@@ -132,17 +133,21 @@ def compose(
         if service.az and (host.az is None or service.binary == 'nova-compute'):
             host = dataclasses.replace(host, az=service.az)
         hosts[service.host] = host
-    counts = {
+    counts: dict[str, collections.Counter[str]] = {
         'instances': collections.Counter(t.host for t in tenants),
         'volumes': collections.Counter(
             _plain_host(v.get('os-vol-host-attr:host')) for v in volumes),
         'routers': _served(agents),
     }
     for name, host in hosts.items():
-        hosts[name] = dataclasses.replace(host, **{k: c[name] for k, c in counts.items()})
+        hosts[name] = dataclasses.replace(
+            host, instances=counts['instances'][name], volumes=counts['volumes'][name],
+            routers=counts['routers'][name])
     for name, size in _sizes(hypervisors, capacity).items():
         if name in hosts:
-            hosts[name] = dataclasses.replace(hosts[name], **size)
+            hosts[name] = dataclasses.replace(
+                hosts[name], vcpus=size['vcpus'], ram_mb=size['ram_mb'],
+                hypervisor_version=size['version'])
     return base.Found(hosts=hosts, services=found, servers=tenants, endpoints=endpoints)
 
 
@@ -220,7 +225,7 @@ def _sizes(hypervisors: Rows, capacity: Rows) -> dict[str, dict[str, int]]:
     for row in hypervisors:
         placed = by_id.get(row['id'], {})
         size = sizes.setdefault((row.get('service') or {}).get('host', ''), {
-            'vcpus': 0, 'ram_mb': 0, 'hypervisor_version': row.get('hypervisor_version') or 0})
+            'vcpus': 0, 'ram_mb': 0, 'version': row.get('hypervisor_version') or 0})
         size['vcpus'] += int(placed.get('VCPU', {}).get('capacity', row.get('vcpus') or 0))
         size['ram_mb'] += int(
             placed.get('MEMORY_MB', {}).get('capacity', row.get('memory_mb') or 0))
