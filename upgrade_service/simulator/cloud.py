@@ -5,7 +5,6 @@ in a heap; each request first lets the timers run that have come due (:meth:`Clo
 so with a clock of one's own the cloud is deterministic. Durations are divided by `speed`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import datetime
@@ -14,8 +13,9 @@ import itertools
 import random
 import threading
 import time
-from typing import Any
 import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from upgrade_service.simulator import spec as specs
 
@@ -112,6 +112,7 @@ class Server:
     status: str
     created: float
     updated: float
+    project: str = 'demo'
     pinned_az: str | None = None
     group: str | None = None
     task: str | None = None  #: 'migrating', 'spawning', 'deleting' or None
@@ -152,6 +153,7 @@ class Cloud:
         self.migrations_of: dict[str, list[int]] = {}
         self.open_migrations: set[int] = set()
         self.volumes: dict[str, dict[str, Any]] = {}
+        self.attached: dict[str, list[str]] = {}  #: server -> volumes
         self.routers: dict[str, str] = {}
         self.networks: dict[str, str] = {}
         self.extra_services: dict[str, str] = {}  #: more for the catalog: type -> name
@@ -214,10 +216,10 @@ class Cloud:
         names = {guest.name: self._add_server(guest).id for guest in self.spec.servers}
         for volume in self.spec.volumes:
             self._add_volume(volume, names)
-        for router, host in self.spec.routers.items():
-            self._hold(self.routers, identity('router', router), router, host, 'l3')
-        for network, host in self.spec.networks.items():
-            self._hold(self.networks, identity('network', network), network, host, 'dhcp')
+        for router, place in self.spec.routers.items():
+            self._hold(self.routers, identity('router', router), router, place, 'l3')
+        for network, place in self.spec.networks.items():
+            self._hold(self.networks, identity('network', network), network, place, 'dhcp')
 
     def _add_node(self, host: specs.HostSpec) -> None:
         binaries: dict[str, list[str]] = {}
@@ -292,10 +294,10 @@ class Cloud:
             'server': servers.get(volume.server) if volume.server else None,
             'created': self._start,
         }
+        if volume.server:
+            self.attached.setdefault(servers[volume.server], []).append(key)
 
-    def _hold(
-        self, table: dict[str, str], key: str, name: str, host: str, kind: str
-    ) -> None:
+    def _hold(self, table: dict[str, str], key: str, name: str, host: str, kind: str) -> None:
         table[key] = name
         self.records[identity('record', f'{host}/neutron-{kind}-agent')].holds.add(key)
 

@@ -5,15 +5,16 @@ cloud and the request and returns plain data; errors are raised as
 :class:`~upgrade_service.simulator.cloud.Refused` and rendered as the real API would.
 """
 
-from collections.abc import Callable, Iterable, Sequence
 import dataclasses
-from http import HTTPStatus
 import json
 import re
-from typing import Any
 import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
 
-from upgrade_service.simulator.cloud import Cloud, Refused
+from upgrade_service.simulator.cloud import Cloud
+from upgrade_service.simulator.cloud import Refused
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -69,9 +70,8 @@ class Api:
     service_type: str | None = None  #: name in the microversion header
     low: tuple[int, int] = (0, 0)
     high: tuple[int, int] = (0, 0)
-    open: Sequence[str] = ('', '/')  #: patterns of paths that need no token
-    #: (prefix of a path, pattern that takes its place) that clients may leave out
-    optional: str = ''
+    open: Sequence[str] = ('/?',)  #: patterns of paths that need no token
+    optional: str = ''  #: pattern that may come before each path
 
 
 class Router:
@@ -217,7 +217,6 @@ def paged(
     request: Request,
     rows: Sequence[Any],
     key: Callable[[Any], str],
-    name: str,
     collection: str,
     most: int = 1000,
 ) -> tuple[list[Any], list[dict[str, str]]]:
@@ -253,7 +252,7 @@ def listing(
     collection: str,
 ) -> dict[str, Any]:
     """Answer a list: a page under its name, with `<name>_links` if there may be more."""
-    page, links = paged(request, rows, key, name, collection)
+    page, links = paged(request, rows, key, collection)
     answer: dict[str, Any] = {name: [view(row) for row in page]}
     if links:
         answer[f'{name}_links'] = links

@@ -1,10 +1,16 @@
 """Keystone: tokens by password, the catalog, and the lists an administrator reads."""
 
-from typing import Any
 import uuid
+from typing import Any
 
-from upgrade_service.simulator.cloud import Refused, identity
-from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, plain_error
+from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import identity
+from upgrade_service.simulator.http import Api
+from upgrade_service.simulator.http import Application
+from upgrade_service.simulator.http import Reply
+from upgrade_service.simulator.http import Request
+from upgrade_service.simulator.http import Route
+from upgrade_service.simulator.http import plain_error
 
 #: service type -> (name, path of its endpoint)
 CATALOG: dict[str, tuple[str, str]] = {
@@ -158,14 +164,21 @@ def _endpoints(app: Application, request: Request) -> list[dict[str, Any]]:
     ]
 
 
+def _known_caller(app: Application, request: Request) -> None:
+    if request.headers.get('x-auth-token') not in app.tokens:
+        raise Refused(401, 'The request you have made requires authentication.')
+
+
 def validate(app: Application, request: Request) -> Reply:
     """Show the token in X-Subject-Token, as keystonemiddleware asks."""
+    _known_caller(app, request)
     key = request.headers.get('x-subject-token', '')
     return Reply(200, {'token': _token(app, request, _known(app, key))}, {'X-Subject-Token': key})
 
 
 def revoke(app: Application, request: Request) -> Reply:
     """Forget the token in X-Subject-Token."""
+    _known_caller(app, request)
     app.tokens.pop(request.headers.get('x-subject-token', ''), None)
     return Reply(204)
 

@@ -9,7 +9,11 @@ import functools
 from typing import Any
 
 from upgrade_service.simulator import migrations
-from upgrade_service.simulator.cloud import Cloud, Node, Refused, Unit, identity
+from upgrade_service.simulator.cloud import Cloud
+from upgrade_service.simulator.cloud import Node
+from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import Unit
+from upgrade_service.simulator.cloud import identity
 
 
 def facts(cloud: Cloud, node: Node) -> dict[str, Any]:
@@ -24,12 +28,14 @@ def facts(cloud: Cloud, node: Node) -> dict[str, Any]:
         for project, version in node.installed.items()
     }
     for unit in node.units.values():
-        projects[unit.project]['services'].append({
-            'binary': unit.binary,
-            'unit': unit.name,
-            'state': unit.state,
-            'version': unit.version if unit.state == 'active' else None,
-        })
+        projects[unit.project]['services'].append(
+            {
+                'binary': unit.binary,
+                'unit': unit.name,
+                'state': unit.state,
+                'version': unit.version if unit.state == 'active' else None,
+            }
+        )
     return {
         'host': node.name,
         'roles': list(node.spec.roles),

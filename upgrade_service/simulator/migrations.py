@@ -21,8 +21,13 @@ Modelled on nova/api/openstack/compute/migrate_server.py, nova/compute/api.py
 import dataclasses
 import functools
 
-from upgrade_service.simulator import scheduling, spec as specs
-from upgrade_service.simulator.cloud import Cloud, Node, Refused, Server, identity
+from upgrade_service.simulator import scheduling
+from upgrade_service.simulator import spec as specs
+from upgrade_service.simulator.cloud import Cloud
+from upgrade_service.simulator.cloud import Node
+from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import Server
+from upgrade_service.simulator.cloud import identity
 
 #: states in which a migration is still under way
 OPEN = ('accepted', 'queued', 'preparing', 'running', 'post-migrating')
@@ -87,7 +92,8 @@ def _destination(cloud: Cloud, server: Server, node: Node | None, force: bool) -
     source = cloud.record(server.host or '', 'nova-compute')
     if source is None or not cloud.up(source):
         raise Refused(
-            400, f'Compute service of {server.host} is unavailable at this time.',
+            400,
+            f'Compute service of {server.host} is unavailable at this time.',
             'ComputeServiceUnavailable',
         )
     if force and node:
@@ -102,7 +108,8 @@ def _destination(cloud: Cloud, server: Server, node: Node | None, force: bool) -
         reason = scheduling.unfit(cloud, server, node)
     if node is None or reason:
         raise Refused(
-            400, 'No valid host was found. There are not enough hosts available.',
+            400,
+            'No valid host was found. There are not enough hosts available.',
             f'NoValidHost: {reason}',
         )
     return node
@@ -111,13 +118,15 @@ def _destination(cloud: Cloud, server: Server, node: Node | None, force: bool) -
 def _check_forced(cloud: Cloud, server: Server, node: Node) -> None:
     if node.name == server.host:
         raise Refused(
-            400, f'Unable to migrate instance ({server.id}) to current host ({node.name}).',
+            400,
+            f'Unable to migrate instance ({server.id}) to current host ({node.name}).',
             'UnableToMigrateToSelf',
         )
     record = cloud.record(node.name, 'nova-compute')
     if record is None or not cloud.up(record):
         raise Refused(
-            400, f'Compute service of {node.name} is unavailable at this time.',
+            400,
+            f'Compute service of {node.name} is unavailable at this time.',
             'ComputeServiceUnavailable',
         )
     if node.used[1] + specs.FLAVORS[server.flavor][1] > cloud.capacity(node)[1]:
@@ -167,9 +176,7 @@ def _next(cloud: Cloud, source: Node) -> None:
         migration = cloud.migrations[source.waiting.pop(0)]
         source.moving.append(migration.number)
         _set(cloud, migration, 'preparing')
-        cloud.later(
-            migration.seconds * _PREPARING, functools.partial(_copy, cloud, migration)
-        )
+        cloud.later(migration.seconds * _PREPARING, functools.partial(_copy, cloud, migration))
 
 
 def _copy(cloud: Cloud, migration: Migration) -> None:
