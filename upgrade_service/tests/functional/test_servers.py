@@ -7,7 +7,6 @@ time out or skip.
 import os
 import socket
 
-from oslo_db.sqlalchemy import provision
 import sqlalchemy
 
 from upgrade_service.tests import base
@@ -24,14 +23,13 @@ def admin_urls() -> dict[str, str]:
 class TestDatabases(base.TestCase):
     def check_database(self, dialect, version_sql, word):
         self.assertIn(dialect, admin_urls(), HINT)
-        backend = provision.Backend(dialect, sqlalchemy.make_url(admin_urls()[dialect]))
-        name = f'upgrade_test_{os.getpid()}'
-        backend.create_named_database(name, conditional=True)
-        self.addCleanup(backend.drop_named_database, name, conditional=True)
-        engine = backend.provisioned_engine(name)
+        engine = sqlalchemy.create_engine(admin_urls()[dialect], isolation_level='AUTOCOMMIT')
         self.addCleanup(engine.dispose)
+        name = f'upgrade_test_{os.getpid()}'
         with engine.connect() as connection:
             version = connection.execute(sqlalchemy.text(version_sql)).scalar()
+            connection.execute(sqlalchemy.text(f'CREATE DATABASE {name}'))
+            connection.execute(sqlalchemy.text(f'DROP DATABASE {name}'))
         self.assertIn(word, version)
 
     def test_mariadb_creates_a_database(self):
