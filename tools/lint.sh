@@ -30,7 +30,7 @@ hacking() { flake8; }
 doc8_check() { documents | xargs doc8 --quiet; }
 sphinx_lint() { documents | xargs sphinx-lint --enable=default-role; }
 spelling() { codespell; }
-bashate_check() { scripts | xargs bashate --ignore=E006; }
+bashate_check() { scripts | xargs bashate --ignore=E005,E006; }
 shell_syntax() { scripts | xargs --max-args=1 bash -n; }
 
 GATES='ruff_check ruff_format hacking doc8_check sphinx_lint spelling bashate_check shell_syntax'

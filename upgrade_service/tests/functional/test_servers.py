@@ -30,7 +30,7 @@ class TestDatabases(base.TestCase):
             version = connection.execute(sqlalchemy.text(version_sql)).scalar()
             connection.execute(sqlalchemy.text(f'CREATE DATABASE {name}'))
             connection.execute(sqlalchemy.text(f'DROP DATABASE {name}'))
-        self.assertIn(word, version)
+        self.assertIn(word, str(version))
 
     def test_mariadb_creates_a_database(self):
         self.check_database('mysql', 'SELECT VERSION()', 'MariaDB')
