@@ -3,7 +3,7 @@
 extensions = ['openstackdocstheme', 'os_api_ref']
 
 project = 'Upgrade Service API Reference'
-copyright = 'OpenStack contributors'  # noqa: A001 (Sphinx's name for it)
+copyright = 'OpenStack contributors'
 root_doc = 'index'
 release = ''
 version = ''

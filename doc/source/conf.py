@@ -3,7 +3,7 @@
 extensions = ['openstackdocstheme']
 
 project = 'Upgrade Service'
-copyright = 'OpenStack contributors'  # noqa: A001 (Sphinx's name for it)
+copyright = 'OpenStack contributors'
 root_doc = 'index'
 
 openstackdocs_repo_name = 'openstack/upgrade-service'

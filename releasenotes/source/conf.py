@@ -3,7 +3,7 @@
 extensions = ['openstackdocstheme', 'reno.sphinxext']
 
 project = 'Upgrade Service Release Notes'
-copyright = 'OpenStack contributors'  # noqa: A001 (Sphinx's name for it)
+copyright = 'OpenStack contributors'
 root_doc = 'index'
 release = ''
 version = ''
