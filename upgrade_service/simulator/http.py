@@ -5,16 +5,15 @@ cloud and the request and returns plain data; errors are raised as
 :class:`~upgrade_service.simulator.cloud.Refused` and rendered as the real API would.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+from http import HTTPStatus
 import json
 import re
-import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
+import urllib.parse
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import Cloud, Refused
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
