@@ -8,10 +8,10 @@ from upgrade_service.cmd import prepare
 
 prepare()
 
-import cotyledon  # noqa: E402
-from oslo_config import cfg  # noqa: E402
+import cotyledon
+from oslo_config import cfg
 
-from upgrade_service import conf as options  # noqa: E402
+from upgrade_service import conf as options
 
 
 class Conductor(cotyledon.Service):

@@ -13,16 +13,16 @@ from upgrade_service.cmd import prepare
 
 prepare()
 
-from oslo_config import cfg  # noqa: E402
+from oslo_config import cfg
 
-from upgrade_service import conf as options  # noqa: E402
+from upgrade_service import conf as options
 from upgrade_service import (
     context,
     exception,
     keys,
 )
-from upgrade_service.db import api as db  # noqa: E402
-from upgrade_service.db import migration  # noqa: E402
+from upgrade_service.db import api as db
+from upgrade_service.db import migration
 
 
 def db_upgrade(conf: cfg.ConfigOpts, args: argparse.Namespace) -> int:

@@ -171,7 +171,8 @@ class Broker:
     @property
     def board(self) -> boards.Board:
         """The board, once it is read."""
-        assert self._board is not None
+        if self._board is None:
+            raise db.Mismatch('the board is not read yet')
         return self._board
 
     def _commit(self, moves: list[db.StepMove], upgrade: db.UpgradeMove | None = None) -> None:

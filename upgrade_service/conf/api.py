@@ -21,7 +21,7 @@ OPTS = [
     cfg.HostAddressOpt(
         'host',
         default='127.0.0.1',
-        help='Address upgrade-service-api listens on; ignored under a WSGI server.',
+        help='Address upgrade-service-api listens on; a WSGI server has its own.',
     ),
     cfg.PortOpt('port', default=9899, help='Port upgrade-service-api listens on.'),
     cfg.IntOpt('threads', default=8, min=1, help='Worker threads of upgrade-service-api.'),

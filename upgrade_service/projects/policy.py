@@ -31,8 +31,7 @@ def _check(raw: Any) -> None:
         if unknown:
             known = ', '.join(sorted(_properties(error)))
             raise exception.InvalidPolicy(
-                field='.'.join([*path, unknown]), rule=f'there is no such key; known: {known}'
-            )
+                field='.'.join([*path, unknown]), rule=f'there is no such key; known: {known}')
         raise exception.InvalidPolicy(field='.'.join(path) or 'policy', rule=_rule(error))
 
 
@@ -52,7 +51,7 @@ def _rule(error: jsonschema.ValidationError) -> str:
     value = str(error.instance)[:40]
     limit: Any = error.validator_value
     if error.validator == 'enum':
-        return f'{value!r} must be one of {", ".join(map(str, limit))}'
+        return f"{value!r} must be one of {', '.join(map(str, limit))}"
     if error.validator == 'anyOf':
         return f"{value!r} must be a whole number from 1, or a share such as '5%'"
     return f'{value!r} breaks {error.validator}: {limit}'

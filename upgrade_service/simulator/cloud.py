@@ -5,7 +5,6 @@ in a heap; each request first lets the timers run that have come due (:meth:`Clo
 so with a clock of one's own the cloud is deterministic. Durations are divided by `speed`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import datetime
@@ -14,8 +13,9 @@ import itertools
 import random
 import threading
 import time
-from typing import Any
 import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from upgrade_service.simulator import spec as specs
 

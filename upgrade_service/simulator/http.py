@@ -5,15 +5,16 @@ cloud and the request and returns plain data; errors are raised as
 :class:`~upgrade_service.simulator.cloud.Refused` and rendered as the real API would.
 """
 
-from collections.abc import Callable, Iterable, Sequence
 import dataclasses
-from http import HTTPStatus
 import json
 import re
-from typing import Any
 import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
 
-from upgrade_service.simulator.cloud import Cloud, Refused
+from upgrade_service.simulator.cloud import Cloud
+from upgrade_service.simulator.cloud import Refused
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]

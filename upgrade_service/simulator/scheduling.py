@@ -5,7 +5,9 @@ of the flavor, and the aggregate that an availability zone is.
 """
 
 from upgrade_service.simulator import spec as specs
-from upgrade_service.simulator.cloud import Cloud, Node, Server
+from upgrade_service.simulator.cloud import Cloud
+from upgrade_service.simulator.cloud import Node
+from upgrade_service.simulator.cloud import Server
 
 
 def unfit(cloud: Cloud, server: Server, node: Node) -> str | None:

@@ -1,22 +1,20 @@
 """The simulator as a thing to start and stop: all APIs on one loopback port."""
 
-from collections.abc import Callable
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from cheroot import wsgi
 
-from upgrade_service.simulator import (
-    block_storage,
-    compute,
-    hosts,
-    identity,
-    image,
-    network,
-    placement,
-)
+from upgrade_service.simulator import block_storage
+from upgrade_service.simulator import compute
+from upgrade_service.simulator import hosts
+from upgrade_service.simulator import identity
+from upgrade_service.simulator import image
+from upgrade_service.simulator import network
+from upgrade_service.simulator import placement
 from upgrade_service.simulator import spec as specs
 from upgrade_service.simulator.cloud import Cloud
 from upgrade_service.simulator.http import Application

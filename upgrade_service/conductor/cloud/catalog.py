@@ -4,6 +4,7 @@ What there is already is left as it is, so the command can be given again.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import openstack
 
@@ -17,7 +18,7 @@ def register(
 ) -> Iterator[str]:
     """Create what is missing; yield a line for each thing that was created or found."""
     cloud = openstack.connect(cloud=os_cloud)
-    identity = cloud.identity
+    identity: Any = cloud.identity
     project = identity.find_project('service', ignore_missing=False)
     account = identity.find_user(user)
     if account is None:

@@ -9,19 +9,19 @@ openstacksdk does not promise that a Connection may be used by several threads, 
 thread has its own on the shared session.
 """
 
-from collections.abc import Callable, Mapping
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 from urllib import parse
 
+import openstack
+import requests
 from keystoneauth1 import exceptions as ksa_exceptions
 from keystoneauth1 import session as ksa_session
-import openstack
 from openstack import config as sdk_config
 from openstack import exceptions as sdk_exceptions
 from openstack.config import cloud_region
 from oslo_config import cfg
-import requests
 
 from upgrade_service import exception
 
@@ -95,10 +95,7 @@ def _region(clouds_file: str, cloud: str) -> cloud_region.CloudRegion:
 
     try:
         region = sdk_config.OpenStackConfig(
-            config_files=[clouds_file],
-            secure_files=[],
-            vendor_files=[],
-            load_envvars=False,
+            config_files=[clouds_file], secure_files=[], vendor_files=[], load_envvars=False,
             app_name='upgrade-service',
         ).get_one(cloud=cloud)
     except sdk_exceptions.ConfigException as error:
@@ -171,17 +168,15 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, AWAY)
 
 
-def get(adapter: Any, path: str, microversion: str | None = None, **params: Any) -> dict[str, Any]:
+def get(
+    adapter: Any, path: str, microversion: str | None = None, **params: Any
+) -> dict[str, Any]:
     """GET a document; repeated twice when nobody answers.
 
     :raises: what `is_away` knows, or another SDK exception for a refusal.
     """
     response = adapter.get(
-        path,
-        params=params,
-        microversion=microversion,
-        connect_retries=2,
-        status_code_retries=2,
+        path, params=params, microversion=microversion, connect_retries=2, status_code_retries=2,
     )
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json()
@@ -212,12 +207,7 @@ def _next(links: Any) -> dict[str, str] | None:
 
 
 def send(
-    adapter: Any,
-    method: str,
-    path: str,
-    body: Any = None,
-    *,
-    timeout: float,
+    adapter: Any, method: str, path: str, body: Any = None, *, timeout: float,
     microversion: str | None = None,
 ) -> dict[str, Any]:
     """Make one changing request, never repeated here.
@@ -226,7 +216,8 @@ def send(
     what it acts for.
     """
     call: Callable[..., requests.Response] = getattr(adapter, method)
-    response = call(path, json=body, microversion=microversion, timeout=timeout, connect_retries=0)
+    response = call(path, json=body, microversion=microversion, timeout=timeout,
+                    connect_retries=0)
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json() if response.content else {}
     return document

@@ -7,8 +7,8 @@ engines together.
 """
 
 import abc
-from collections.abc import Mapping, Sequence
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
