@@ -29,6 +29,8 @@ class Json(sa.types.TypeDecorator[Any]):
 
 
 Long = sa.BigInteger()
+#: SQLite numbers rows by itself only in a column of type INTEGER
+Serial = Long.with_variant(sa.Integer, 'sqlite')
 Uuid = sa.String(36)
 Name = sa.String(255)
 Word = sa.String(32)
@@ -78,8 +80,7 @@ class Host(Base):
 
     __tablename__ = 'hosts'
     __table_args__ = unique('cluster_id', 'name', name='uniq_hosts_cluster_name')
-    id: orm.Mapped[int] = col(Long().with_variant(sa.Integer, 'sqlite'), primary_key=True,
-                              autoincrement=True)
+    id: orm.Mapped[int] = col(Serial, primary_key=True, autoincrement=True)
     cluster_id: orm.Mapped[str] = col(sa.ForeignKey('clusters.id', ondelete='CASCADE'))
     name: orm.Mapped[str] = col(Name)
     roles: orm.Mapped[list[str]] = col(Json)
@@ -98,8 +99,7 @@ class Service(Base):
 
     __tablename__ = 'services'
     __table_args__ = unique('cluster_id', 'host', 'binary', name='uniq_services_host_binary')
-    id: orm.Mapped[int] = col(Long().with_variant(sa.Integer, 'sqlite'), primary_key=True,
-                              autoincrement=True)
+    id: orm.Mapped[int] = col(Serial, primary_key=True, autoincrement=True)
     cluster_id: orm.Mapped[str] = col(sa.ForeignKey('clusters.id', ondelete='CASCADE'))
     host: orm.Mapped[str] = col(Name)
     project: orm.Mapped[str] = col(sa.String(64))
@@ -120,8 +120,7 @@ class Problem(Base):
     """Something discovery (upgrade_id NULL) or a check of an upgrade found."""
 
     __tablename__ = 'problems'
-    id: orm.Mapped[int] = col(Long().with_variant(sa.Integer, 'sqlite'), primary_key=True,
-                              autoincrement=True)
+    id: orm.Mapped[int] = col(Serial, primary_key=True, autoincrement=True)
     cluster_id: orm.Mapped[str] = col(sa.ForeignKey('clusters.id', ondelete='CASCADE'))
     upgrade_id: orm.Mapped[str | None] = col(Uuid, null=True, index=True)
     code: orm.Mapped[str] = col(sa.String(64))
@@ -174,6 +173,7 @@ class Upgrade(Base):
     next: orm.Mapped[str | None] = col(Word, null=True)
     direction: orm.Mapped[str] = col(Word)
     blocked_reason: orm.Mapped[str | None] = col(Word, null=True)
+    gate: orm.Mapped[str | None] = col(Word, null=True)  # the gate it is paused at
     message: orm.Mapped[str] = col(sa.Text, default='')
     version: orm.Mapped[int] = col(sa.Integer, default=1)
     seq: orm.Mapped[int] = col(Long, default=0)
@@ -226,7 +226,7 @@ class Step(Base):
     progress: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)
     not_before: orm.Mapped[int | None] = col(Long, null=True)
     error: orm.Mapped[str | None] = col(sa.Text, null=True)
-    result: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)
+    final: orm.Mapped[bool] = col(sa.Boolean, default=False)  # trying again cannot help
     changed_seq: orm.Mapped[int] = col(Long, default=0)
     started_at: orm.Mapped[int | None] = col(Long, null=True)
     finished_at: orm.Mapped[int | None] = col(Long, null=True)
@@ -237,10 +237,10 @@ class Edge(Base):
 
     __tablename__ = 'edges'
     __table_args__ = (sa.Index('ix_edges_upgrade', 'upgrade_id'), Base.__table_args__)
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
-    parent_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                     primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
+    parent_id: orm.Mapped[str] = col(
+        sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True
+    )
     upgrade_id: orm.Mapped[str] = col(Uuid)
 
 
@@ -248,8 +248,7 @@ class Attempt(Base):
     """One try at a step: what is dispatched, journaled and recorded."""
 
     __tablename__ = 'attempts'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     n: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     upgrade_id: orm.Mapped[str] = col(Uuid, index=True)
     epoch: orm.Mapped[int] = col(sa.Integer)
@@ -257,7 +256,7 @@ class Attempt(Base):
     agent_id: orm.Mapped[str | None] = col(Uuid, null=True)
     dispatched_at: orm.Mapped[int] = col(Long)
     finished_at: orm.Mapped[int | None] = col(Long, null=True)
-    outcome: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)
+    outcome: orm.Mapped[str | None] = col(Word, null=True)  # the details are in its event
 
 
 class Event(Base):
@@ -270,8 +269,7 @@ class Event(Base):
         sa.UniqueConstraint('step_id', 'attempt', 'once', name='uniq_events_once'),
         Base.__table_args__,
     )
-    id: orm.Mapped[int] = col(Long().with_variant(sa.Integer, 'sqlite'), primary_key=True,
-                              autoincrement=True)
+    id: orm.Mapped[int] = col(Serial, primary_key=True, autoincrement=True)
     upgrade_id: orm.Mapped[str] = col(Uuid)
     seq: orm.Mapped[int] = col(Long)
     kind: orm.Mapped[str] = col(Word)
@@ -289,8 +287,7 @@ class StepOutput(Base):
     """What an attempt printed: the tail that rode in its outcome."""
 
     __tablename__ = 'step_output'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     attempt: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     text: orm.Mapped[str] = col(sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb'))
 
