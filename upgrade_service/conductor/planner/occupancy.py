@@ -37,9 +37,10 @@ class Occupancy:
         self.home: dict[str, list[model.Server]] = {}
         for server in paper.inventory.servers:
             self.home.setdefault(server.host, []).append(server)
-        self.drains = {s.host or '': s for s in paper.of('drain_host')}
+        drains = sorted(paper.of('drain_host'), key=lambda s: paper.position[s.ord])
+        self.drains = {s.host or '': s for s in drains}
         self.visits: dict[str, list[Visit]] = {}
-        for step in sorted(self.drains.values(), key=lambda s: paper.position[s.ord]):
+        for step in self.drains.values():
             for server, target in step.params.get('moves', {}).items():
                 if server in self.servers:
                     leaves = server in self.moves(target)
@@ -97,9 +98,11 @@ class MovedOnce(constraints.Constraint):
         for server, times in moved.items():
             if times > 2 or (times == 2 and server not in sheltered):
                 yield f'server {server} moves {times} times'
-        for server, last in paper.plan.moves.items():
-            if last not in {people.moves(h).get(server) for h in people.drains}:
-                yield f'server {server} does not end on {last}'
+        ends = {server: target for host in people.drains
+                for server, target in people.moves(host).items()}
+        for server in ends.keys() | paper.plan.moves.keys():
+            if ends.get(server) != paper.plan.moves.get(server):
+                yield f'server {server} ends on {ends.get(server)}, which the plan does not say'
 
 
 class MovedWell(constraints.Constraint):
@@ -151,11 +154,17 @@ class Roomy(constraints.Constraint):
         people = Occupancy(paper)
         for host in people.visits:
             room = paper.inventory.hosts.get(host, model.Host(name=host))
+            home = self._size(people.home.get(host, ()))
             for crowd in people.times(host):
-                vcpus, ram = sum(s.vcpus for s in crowd), sum(s.ram_mb for s in crowd)
-                if vcpus > room.vcpus or ram > room.ram_mb:
+                vcpus, ram = self._size(crowd)
+                if vcpus > max(room.vcpus, home[0]) or ram > max(room.ram_mb, home[1]):
                     yield (f'{host} may have to hold {vcpus} vCPUs and {ram} MB, '
                            f'and has {room.vcpus} and {room.ram_mb}')
+
+    @staticmethod
+    def _size(servers: Iterable[model.Server]) -> tuple[int, int]:
+        servers = list(servers)
+        return sum(s.vcpus for s in servers), sum(s.ram_mb for s in servers)
 
 
 class Apart(constraints.Constraint):
