@@ -9,7 +9,7 @@ OPTS = [
     cfg.StrOpt('clouds_file', default='/etc/upgrade-service/clouds.yaml',
                help='clouds.yaml with an entry for each cluster; the only cloud credentials.'),
     cfg.StrOpt('projects_dir', default='/etc/upgrade-service/projects.d',
-               help="The site's own project data (*.yaml), laid over the packaged files."),
+               help="The site's own project data (``*.yaml``), laid over the packaged files."),
     cfg.FloatOpt('lease_ttl', default=10, min=1,
                  help='Seconds after which a silent conductor loses its upgrades.'),
     cfg.FloatOpt('lease_renew', default=3, min=0.1, help='Seconds between lease renewals.'),
