@@ -10,8 +10,7 @@ import pathlib
 
 from oslo_config import cfg
 
-from upgrade_service import exception
-from upgrade_service import trust
+from upgrade_service import exception, trust
 
 
 def _folder(conf: cfg.ConfigOpts) -> pathlib.Path:

@@ -1,7 +1,7 @@
 """Entry points of the processes."""
 
-import sys
 from collections.abc import Sequence
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -9,8 +9,9 @@ from typing import Any
 class _NoEventlet:
     """Keep eventlet out: some libraries import it merely because it is installed."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None,
-                  target: ModuleType | None = None) -> Any:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> Any:
         if name.partition('.')[0] == 'eventlet':
             raise ImportError('this service runs on native threads')
         return None

@@ -10,13 +10,13 @@ from upgrade_service.cmd import prepare
 
 prepare()
 
-from oslo_config import cfg  # noqa: E402
-from oslo_log import log  # noqa: E402
+from oslo_config import cfg
+from oslo_log import log
 
-from upgrade_service import conf as options  # noqa: E402
-from upgrade_service import keys  # noqa: E402
-from upgrade_service.db import api as db  # noqa: E402
-from upgrade_service.db import migration  # noqa: E402
+from upgrade_service import conf as options
+from upgrade_service import keys
+from upgrade_service.db import api as db
+from upgrade_service.db import migration
 
 LOG = log.getLogger(__name__)
 

@@ -2,23 +2,24 @@
 
 import sys
 import threading
+from typing import Any
 
 from upgrade_service.cmd import prepare
 
 prepare()
 
-import cotyledon  # noqa: E402
-from oslo_config import cfg  # noqa: E402
+import cotyledon
+from oslo_config import cfg
 
-from upgrade_service import conf as options  # noqa: E402
+from upgrade_service import conf as options
 
 
-class Conductor(cotyledon.Service):  # type: ignore[misc]
+class Conductor(cotyledon.Service):
     """The worker process; everything is opened after the fork."""
 
     name = 'upgrade-service-conductor'
 
-    def __init__(self, worker_id: int, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, worker_id: Any, conf: cfg.ConfigOpts) -> None:
         super().__init__(worker_id)
         self._conf = conf
         self._ended = threading.Event()

@@ -13,14 +13,16 @@ from upgrade_service.cmd import prepare
 
 prepare()
 
-from oslo_config import cfg  # noqa: E402
+from oslo_config import cfg
 
-from upgrade_service import conf as options  # noqa: E402
-from upgrade_service import context  # noqa: E402
-from upgrade_service import exception  # noqa: E402
-from upgrade_service import keys  # noqa: E402
-from upgrade_service.db import api as db  # noqa: E402
-from upgrade_service.db import migration  # noqa: E402
+from upgrade_service import conf as options
+from upgrade_service import (
+    context,
+    exception,
+    keys,
+)
+from upgrade_service.db import api as db
+from upgrade_service.db import migration
 
 
 def db_upgrade(conf: cfg.ConfigOpts, args: argparse.Namespace) -> int:
@@ -57,8 +59,11 @@ def agent_enroll(conf: cfg.ConfigOpts, args: argparse.Namespace) -> int:
     """Print an enrolment bundle for the engine of a host, without going through the API."""
     db.configure(conf)
     token, exp = db.enroll_token_create(context.system(), args.host, conf.trust.enroll_lifetime)
-    print(json.dumps({'token': token, 'host': args.host, 'keys': keys.public(conf),
-                      'expires_at': exp}))
+    print(
+        json.dumps(
+            {'token': token, 'host': args.host, 'keys': keys.public(conf), 'expires_at': exp}
+        )
+    )
     return 0
 
 
@@ -75,22 +80,31 @@ def service_register(conf: cfg.ConfigOpts, args: argparse.Namespace) -> int:
 #: noun -> verb -> (function, its arguments)
 COMMANDS: dict[str, dict[str, tuple[Any, tuple[tuple[str, dict[str, Any]], ...]]]] = {
     'db': {
-        'upgrade': (db_upgrade, (
-            ('--expand', {'action': 'store_true', 'help': 'only what old code tolerates'}),
-            ('--contract', {'action': 'store_true', 'help': 'only what needs all code new'}),
-        )),
+        'upgrade': (
+            db_upgrade,
+            (
+                ('--expand', {'action': 'store_true', 'help': 'only what old code tolerates'}),
+                ('--contract', {'action': 'store_true', 'help': 'only what needs all code new'}),
+            ),
+        ),
         'version': (db_version, ()),
     },
     'keys': {'create': (keys_create, ()), 'list': (keys_list, ())},
     'agent': {'enroll': (agent_enroll, (('host', {'help': 'name of the host'}),))},
     'service': {
-        'register': (service_register, (
-            ('--os-cloud', {'required': True, 'help': 'clouds.yaml entry of an administrator'}),
-            ('--url', {'required': True, 'help': 'where the API answers, http://HOST:9899'}),
-            ('--user', {'default': 'upgrade', 'help': 'name of the service user'}),
-            ('--password-file', {'required': True, 'help': "file with the user's password"}),
-            ('--region', {'default': None, 'help': "region; by default the cloud entry's"}),
-        )),
+        'register': (
+            service_register,
+            (
+                (
+                    '--os-cloud',
+                    {'required': True, 'help': 'clouds.yaml entry of an administrator'},
+                ),
+                ('--url', {'required': True, 'help': 'where the API answers, http://HOST:9899'}),
+                ('--user', {'default': 'upgrade', 'help': 'name of the service user'}),
+                ('--password-file', {'required': True, 'help': "file with the user's password"}),
+                ('--region', {'default': None, 'help': "region; by default the cloud entry's"}),
+            ),
+        ),
     },
 }
 

@@ -6,25 +6,28 @@ from upgrade_service.cmd import prepare
 
 prepare()
 
-from oslo_config import cfg  # noqa: E402
-from oslo_upgradecheck import upgradecheck  # noqa: E402
+from oslo_config import cfg
+from oslo_upgradecheck import upgradecheck
 
-from upgrade_service import conf as options  # noqa: E402
-from upgrade_service import exception  # noqa: E402
-from upgrade_service import keys  # noqa: E402
-from upgrade_service.db import api as db  # noqa: E402
-from upgrade_service.db import migration  # noqa: E402
+from upgrade_service import conf as options
+from upgrade_service import (
+    exception,
+    keys,
+)
+from upgrade_service.db import api as db
+from upgrade_service.db import migration
 
 
-class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
+class Checks(upgradecheck.UpgradeCommands):
     """What must be so before the new version starts."""
 
     def _check_schema(self) -> upgradecheck.Result:
         db.configure(cfg.CONF)
         if migration.is_current():
             return upgradecheck.Result(upgradecheck.Code.SUCCESS)
-        return upgradecheck.Result(upgradecheck.Code.FAILURE,
-                                   'run: upgrade-service-manage db upgrade --expand')
+        return upgradecheck.Result(
+            upgradecheck.Code.FAILURE, 'run: upgrade-service-manage db upgrade --expand'
+        )
 
     def _check_keys(self) -> upgradecheck.Result:
         try:

@@ -5,13 +5,12 @@ that changed. What is ready and which hosts are out of service is kept up to dat
 each change instead of being computed again from all steps.
 """
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+import dataclasses
 from typing import Any
 
-from upgrade_service import model
-from upgrade_service import states
+from upgrade_service import model, states
 
 Row = dict[str, Any]
 
@@ -57,22 +56,37 @@ class Node:
         return self.state in states.STEP_STUCK
 
 
-_STATIC = ('id', 'ord', 'stage', 'kind', 'direction', 'host', 'executor', 'project', 'strategy',
-           'params', 'ponr')
-_LIVE = ('state', 'attempt', 'not_before', 'progress', 'error', 'final',
-         'finished_at')
+_STATIC = (
+    'id',
+    'ord',
+    'stage',
+    'kind',
+    'direction',
+    'host',
+    'executor',
+    'project',
+    'strategy',
+    'params',
+    'ponr',
+)
+_LIVE = ('state', 'attempt', 'not_before', 'progress', 'error', 'final', 'finished_at')
 
 
 class Board:
     """All steps of one revision of a plan."""
 
-    def __init__(self, rows: Iterable[Row], edges: Mapping[str, list[str]],
-                 azs: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        edges: Mapping[str, list[str]],
+        azs: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.azs = dict(azs or {})
         self.nodes: dict[str, Node] = {}
         for row in sorted(rows, key=lambda r: r['ord']):
-            node = Node(**{k: row[k] for k in (*_STATIC, *_LIVE)},
-                        parents=tuple(edges.get(row['id'], ())))
+            node = Node(
+                **{k: row[k] for k in (*_STATIC, *_LIVE)}, parents=tuple(edges.get(row['id'], ()))
+            )
             self.nodes[node.id] = node
         self.missing: dict[str, int] = {}
         self.by_state: dict[str, set[str]] = defaultdict(set)
@@ -81,8 +95,9 @@ class Board:
         self._facts: dict[str, Row] = {}
         for node in self.nodes.values():
             self._index(node)
-        self._hosts = [h for h, nodes in self._of_host.items()
-                       if any(n.what.disruptive for n in nodes)]
+        self._hosts = [
+            h for h, nodes in self._of_host.items() if any(n.what.disruptive for n in nodes)
+        ]
 
     def _index(self, node: Node) -> None:
         for parent in node.parents:
@@ -155,10 +170,11 @@ class Board:
 
     def disabled(self, host: str) -> bool:
         """Whether we keep the scheduler away from a host now."""
-        kinds = {n.kind: n for n in self._of_host[host]
-                 if n.kind in ('disable_host', 'enable_host')}
+        kinds = {
+            n.kind: n for n in self._of_host[host] if n.kind in ('disable_host', 'enable_host')
+        }
         off, on = kinds.get('disable_host'), kinds.get('enable_host')
-        if off is None or off.state == 'pending' and not off.attempt:
+        if off is None or (off.state == 'pending' and not off.attempt):
             return False
         return off.state != 'cancelled' and (on is None or on.state not in states.STEP_DONE)
 
@@ -170,8 +186,11 @@ class Board:
             stuck = any(n.stuck for n in work)
             self._facts[host] = {
                 'out': self.disabled(host) or stuck or any(n.in_flight for n in work),
-                'done': all(n.state in states.STEP_ENDED for n in nodes
-                            if n.what.disruptive or n.kind == 'enable_host'),
+                'done': all(
+                    n.state in states.STEP_ENDED
+                    for n in nodes
+                    if n.what.disruptive or n.kind == 'enable_host'
+                ),
                 'held': any(n.stuck for n in nodes),
             }
         return self._facts[host]
@@ -183,5 +202,8 @@ class Board:
     def tally(self) -> Row:
         """Count hosts: {total, done, held}; held: a step of it failed or is unknown."""
         facts = [self._fact(h) for h in self._hosts]
-        return {'total': len(facts), 'done': sum(f['done'] for f in facts),
-                'held': sum(f['held'] for f in facts)}
+        return {
+            'total': len(facts),
+            'done': sum(f['done'] for f in facts),
+            'held': sum(f['held'] for f in facts),
+        }

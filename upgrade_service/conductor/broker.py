@@ -8,22 +8,18 @@ point leaves rows from which the next owner's first turn goes on: there is no ot
 recovery.
 """
 
+from collections import defaultdict
+from collections.abc import Callable
 import queue
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 from oslo_log import log
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import states
+from upgrade_service import context, exception, states
 from upgrade_service.conductor import board as boards
-from upgrade_service.conductor import orders
-from upgrade_service.conductor import outcomes
-from upgrade_service.conductor import ready
+from upgrade_service.conductor import orders, outcomes, ready
 from upgrade_service.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -38,8 +34,15 @@ SETTLE_AFTER_TAKEOVER = 5.0
 class Broker:
     """Owner of one upgrade, in a thread of its own, until it is stopped or loses it."""
 
-    def __init__(self, row: Row, owner: str, post: orders.Post, cloud: Any,
-                 planner: Callable[[Row, 'Broker'], None], conf: Any) -> None:
+    def __init__(
+        self,
+        row: Row,
+        owner: str,
+        post: orders.Post,
+        cloud: Any,
+        planner: Callable[[Row, 'Broker'], None],
+        conf: Any,
+    ) -> None:
         self.id: str = row['id']
         self.epoch: int = row['epoch']
         self.owner = owner
@@ -59,8 +62,9 @@ class Broker:
         self.stopping = threading.Event()
         taken_over = bool(row.get('previous')) and row['previous'] != owner
         self._cloud_from = time.monotonic() + (SETTLE_AFTER_TAKEOVER if taken_over else 0)
-        self._thread = threading.Thread(target=self._run, name=f'upgrade-{self.id[:8]}',
-                                        daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f'upgrade-{self.id[:8]}', daemon=True
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -139,8 +143,9 @@ class Broker:
         row = db.upgrade_get(self.ctx, self.id)
         if (row['owner'], row['epoch']) != (self.owner, self.epoch):
             if row['state'] in states.OWNED:
-                LOG.warning('upgrade %s: %s owns it by now (epoch %s)', self.id, row['owner'],
-                            row['epoch'])
+                LOG.warning(
+                    'upgrade %s: %s owns it by now (epoch %s)', self.id, row['owner'], row['epoch']
+                )
             self._stop.set()
             return False
         if row['state'] == 'planning':
@@ -155,16 +160,19 @@ class Broker:
         seen, self._row = self._row.get('seq', 0), row
         if self._board is None:
             hosts = db.host_list(self.ctx, row['cluster_id'])
-            self._board = boards.Board(db.step_list(self.ctx, self.id),
-                                       db.edge_list(self.ctx, self.id),
-                                       {h['name']: h['az'] for h in hosts})
+            self._board = boards.Board(
+                db.step_list(self.ctx, self.id),
+                db.edge_list(self.ctx, self.id),
+                {h['name']: h['az'] for h in hosts},
+            )
         elif row['seq'] != seen:
             self._board.refresh(db.steps_changed(self.ctx, self.id, seen))
 
     @property
     def board(self) -> boards.Board:
         """The board, once it is read."""
-        assert self._board is not None
+        if self._board is None:
+            raise db.Mismatch('the board is not read yet')
         return self._board
 
     def _commit(self, moves: list[db.StepMove], upgrade: db.UpgradeMove | None = None) -> None:
@@ -172,9 +180,18 @@ class Broker:
         if moves or upgrade is not None:
             tally = self.board.tally()
             changed = tally != self._row['counters'].get('hosts')
-            self._row.update(db.owner_turn(
-                self.ctx, self.id, self.owner, self.epoch, moves, upgrade,
-                (self._row['state'],), tally if changed else None))
+            self._row.update(
+                db.owner_turn(
+                    self.ctx,
+                    self.id,
+                    self.owner,
+                    self.epoch,
+                    moves,
+                    upgrade,
+                    (self._row['state'],),
+                    tally if changed else None,
+                )
+            )
         self._items.clear()
 
     def _take_items(self) -> outcomes.Taken:
@@ -209,8 +226,13 @@ class Broker:
 
     def _pick(self, moves: list[db.StepMove]) -> ready.Picks:
         """Choose what begins now, and note the moves."""
-        picks = ready.pick(self.board, self._row['policy'], self._post.now(),
-                           self.conf.conductor.max_dispatched, self._release)
+        picks = ready.pick(
+            self.board,
+            self._row['policy'],
+            self._post.now(),
+            self.conf.conductor.max_dispatched,
+            self._release,
+        )
         if time.monotonic() < self._cloud_from:
             picks.cloud.clear()
         begun = [n for chain in picks.chains for n in chain]
@@ -223,19 +245,34 @@ class Broker:
         for n in self.board.stuck():
             if ready.retries(n):
                 later = self._post.now() + ready.RETRY_MS * n.attempt
-                moves.append(db.StepMove(step=n.id, old='failed', new='pending',
-                                         attempt=n.attempt, event='auto_retry',
-                                         not_before=later, error=n.error))
+                moves.append(
+                    db.StepMove(
+                        step=n.id,
+                        old='failed',
+                        new='pending',
+                        attempt=n.attempt,
+                        event='auto_retry',
+                        not_before=later,
+                        error=n.error,
+                    )
+                )
                 self.board.apply(n.id, state='pending', not_before=later)
         return moves
 
-    def _begin(self, node: boards.Node, state: str, not_before: int | None = None
-               ) -> db.StepMove:
-        move = db.StepMove(step=node.id, old='pending', new=state, attempt=node.attempt,
-                           event='dispatched' if state == 'dispatched' else 'started',
-                           begins=True, agent=node.executor, not_before=not_before)
-        self.board.apply(node.id, state=state, attempt=node.attempt + 1, error=None,
-                         not_before=not_before)
+    def _begin(self, node: boards.Node, state: str, not_before: int | None = None) -> db.StepMove:
+        move = db.StepMove(
+            step=node.id,
+            old='pending',
+            new=state,
+            attempt=node.attempt,
+            event='dispatched' if state == 'dispatched' else 'started',
+            begins=True,
+            agent=node.executor,
+            not_before=not_before,
+        )
+        self.board.apply(
+            node.id, state=state, attempt=node.attempt + 1, error=None, not_before=not_before
+        )
         return move
 
     # -- gates and ends ------------------------------------------------------------------------
@@ -265,8 +302,9 @@ class Broker:
     def _pass(self, node: boards.Node, old: str, gates: 'Gates') -> db.StepMove:
         gates.passed += 1
         self.board.apply(node.id, state='succeeded')
-        return db.StepMove(step=node.id, old=old, new='succeeded', attempt=node.attempt,
-                           event='gate_passed')
+        return db.StepMove(
+            step=node.id, old=old, new='succeeded', attempt=node.attempt, event='gate_passed'
+        )
 
     def _conclude(self, gates: 'Gates') -> db.UpgradeMove | None:
         """Say what the upgrade becomes if nothing is left that goes on by itself."""
@@ -296,13 +334,19 @@ class Broker:
             if not self._settled_failures():
                 return None
             n = board.stuck()[0]
-            return self._blocking('step_failed', f'step {n.ord} ({n.kind}'
-                                  f'{" on " + n.host if n.host else ""}): {n.error or n.state}')
+            return self._blocking(
+                'step_failed',
+                f'step {n.ord} ({n.kind}'
+                f'{" on " + n.host if n.host else ""}): {n.error or n.state}',
+            )
         if gates.held:
             gate = gates.held.params['gate']
             return db.UpgradeMove(
-                state='paused', event='gate_reached', detail={'gate': gate},
-                values={'gate': gate, 'message': f'waits for approval of gate {gate}'})
+                state='paused',
+                event='gate_reached',
+                detail={'gate': gate},
+                values={'gate': gate, 'message': f'waits for approval of gate {gate}'},
+            )
         if time.monotonic() < self._cloud_from:
             return None
         return self._blocking('stuck', 'no step can begin, is in flight or waits for a time')
@@ -312,14 +356,21 @@ class Broker:
         said = {'succeeded': 'every step is done', 'cancelled': 'cancelled'}[state]
         if held:
             said += f'; still disabled: {", ".join(held)}'
-        return db.UpgradeMove(state=state, event=state, detail={'held_hosts': held},
-                              values={'message': said, 'next': None})
+        return db.UpgradeMove(
+            state=state,
+            event=state,
+            detail={'held_hosts': held},
+            values={'message': said, 'next': None},
+        )
 
     def _blocking(self, reason: str, why: str) -> db.UpgradeMove:
         LOG.warning('upgrade %s is blocked (%s): %s', self.id, reason, why)
-        return db.UpgradeMove(state='blocked', event='blocked',
-                              detail={'reason': reason, 'why': why},
-                              values={'blocked_reason': reason, 'message': why})
+        return db.UpgradeMove(
+            state='blocked',
+            event='blocked',
+            detail={'reason': reason, 'why': why},
+            values={'blocked_reason': reason, 'message': why},
+        )
 
     # -- the other states ----------------------------------------------------------------------
 
@@ -341,8 +392,9 @@ class Broker:
 
     def _give_back(self, node: boards.Node) -> db.StepMove:
         self.board.apply(node.id, state='pending', not_before=None)
-        return db.StepMove(step=node.id, old='running', new='pending', attempt=node.attempt,
-                           event='interrupted')
+        return db.StepMove(
+            step=node.id, old='running', new='pending', attempt=node.attempt, event='interrupted'
+        )
 
     def _take_back(self, nodes: list[boards.Node]) -> None:
         for agent, group in self._probed.due(nodes).items():
@@ -352,13 +404,18 @@ class Broker:
     def _to_release(self) -> bool:
         keep = ready.release(self.board)
         drop = [n for n in self.board.in_state('pending') if n.id not in keep]
-        moves = [db.StepMove(step=n.id, old='pending', new='cancelled', attempt=n.attempt,
-                             event='cancelled') for n in drop]
+        moves = [
+            db.StepMove(
+                step=n.id, old='pending', new='cancelled', attempt=n.attempt, event='cancelled'
+            )
+            for n in drop
+        ]
         for n in drop:
             self.board.apply(n.id, state='cancelled')
         if keep:
-            move = db.UpgradeMove(state='running', event='releasing',
-                                  values={'next': None, 'direction': 'release'})
+            move = db.UpgradeMove(
+                state='running', event='releasing', values={'next': None, 'direction': 'release'}
+            )
         else:
             move = self._ended('cancelled')
         self._commit(moves, move)
@@ -370,8 +427,12 @@ class Broker:
         reason = self._row['blocked_reason']
         if reason in ('step_failed', 'stuck') and not self.board.stuck():
             state = 'stopping' if self._row['next'] == 'paused' else 'running'
-            self._commit([], db.UpgradeMove(
-                state=state, event='unblocked', values={'blocked_reason': None, 'message': ''}))
+            self._commit(
+                [],
+                db.UpgradeMove(
+                    state=state, event='unblocked', values={'blocked_reason': None, 'message': ''}
+                ),
+            )
             return True
         return False
 
@@ -395,7 +456,8 @@ class Broker:
             self._outbox.sent(nodes, again=True)
         running = self.board.in_state('running')
         for agent, nodes in self._probed.due(
-                [n for n in running if n.what.where == 'host']).items():
+            [n for n in running if n.what.where == 'host']
+        ).items():
             self._post.probe(self.id, self.epoch, agent, nodes)
             self._probed.sent(nodes, again=True)
         if time.monotonic() >= self._cloud_from:

@@ -4,19 +4,17 @@ A step already at work is not started again, so the broker may ask as often as i
 at its rows.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent import futures
+import threading
 from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service import exception
-from upgrade_service import model
+from upgrade_service import exception, model
 from upgrade_service.conductor import board as boards
-from upgrade_service.conductor import cloud
-from upgrade_service.conductor import ownership
+from upgrade_service.conductor import cloud, ownership
 from upgrade_service.db import api as db
 from upgrade_service.strategies import base
 
@@ -27,8 +25,12 @@ Row = dict[str, Any]
 class CloudWork:
     """Runs cloud steps of every upgrade this conductor owns."""
 
-    def __init__(self, conf: cfg.ConfigOpts, leases: 'ownership.Leases',
-                 inventory: Callable[[Row], model.Inventory]) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        leases: 'ownership.Leases',
+        inventory: Callable[[Row], model.Inventory],
+    ) -> None:
         self._conf, self._leases, self._inventory = conf, leases, inventory
         self._pool = futures.ThreadPoolExecutor(conf.conductor.cloud_workers, 'cloud')
         self._lock = threading.Lock()
@@ -41,8 +43,14 @@ class CloudWork:
             if key in self._active:
                 return
             self._active.add(key)
-        step = {'id': node.id, 'ord': node.ord, 'kind': node.kind, 'host': node.host,
-                'project': node.project, 'params': dict(node.params)}
+        step = {
+            'id': node.id,
+            'ord': node.ord,
+            'kind': node.kind,
+            'host': node.host,
+            'project': node.project,
+            'params': dict(node.params),
+        }
         self._pool.submit(self._run, owner, dict(row), step, dict(node.progress or {}), key)
 
     def stop(self) -> None:
@@ -55,8 +63,12 @@ class CloudWork:
             task = self._task(owner, row, step, progress)
             started = self._leases.now()
             outcome = cloud.run(task)
-            item.update(what='outcome', outcome=_said(outcome), started_at=started,
-                        finished_at=self._leases.now())
+            item.update(
+                what='outcome',
+                outcome=_said(outcome),
+                started_at=started,
+                finished_at=self._leases.now(),
+            )
         except cloud.Interrupted:
             item.update(what='stopped')
         except exception.LostOwnership as e:
@@ -86,13 +98,26 @@ class CloudWork:
             owner.stopping.wait(seconds)
 
         return cloud.CloudTask(
-            conf=self._conf, cluster=cluster, upgrade_id=row['id'], epoch=owner.epoch,
-            step=step, policy=row['policy'], progress=progress, save=save, may_act=may_act,
-            stopping=owner.stopping.is_set, wait=wait,
+            conf=self._conf,
+            cluster=cluster,
+            upgrade_id=row['id'],
+            epoch=owner.epoch,
+            step=step,
+            policy=row['policy'],
+            progress=progress,
+            save=save,
+            may_act=may_act,
+            stopping=owner.stopping.is_set,
+            wait=wait,
             inventory=lambda: self._inventory(cluster),
         )
 
 
 def _said(outcome: base.Outcome) -> Row:
-    return {'result': str(outcome.result), 'rc': outcome.rc, 'error': outcome.error,
-            'output': outcome.output, 'data': dict(outcome.data)}
+    return {
+        'result': str(outcome.result),
+        'rc': outcome.rc,
+        'error': outcome.error,
+        'output': outcome.output,
+        'data': dict(outcome.data),
+    }

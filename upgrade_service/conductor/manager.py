@@ -5,14 +5,11 @@ message only as far as its signature goes, writes rows or wakes a broker, and re
 import threading
 from typing import Any
 
-import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
+import oslo_messaging as messaging
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import rpc
-from upgrade_service import trust
+from upgrade_service import context, exception, rpc, trust
 from upgrade_service.conductor import rpcapi
 from upgrade_service.db import api as db
 
@@ -28,8 +25,9 @@ class ConductorManager:
     # 1.0: advance, discover, enroll, heartbeat, report, facts
     target = messaging.Target(version=rpcapi.VERSION)
 
-    def __init__(self, conf: cfg.ConfigOpts, leases: Any, post: Any,
-                 discoveries: threading.Event) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, leases: Any, post: Any, discoveries: threading.Event
+    ) -> None:
         self._conf, self._leases, self._post = conf, leases, post
         self._discoveries = discoveries
         self._ctx = context.system()
@@ -62,8 +60,10 @@ class ConductorManager:
     def heartbeat(self, ctxt: Row, agent: str, boot_id: str, version: str) -> None:
         """Note that an engine is there; a heartbeat gives no rights, so nobody signs it."""
         with self._lock:
-            self._beats[str(agent)[:36]] = {'boot_id': str(boot_id)[:64],
-                                            'version': str(version)[:64]}
+            self._beats[str(agent)[:36]] = {
+                'boot_id': str(boot_id)[:64],
+                'version': str(version)[:64],
+            }
 
     def flush_heartbeats(self) -> None:
         """Write the heartbeats of the last second in one transaction."""

@@ -4,9 +4,9 @@ An order is re-sent, the same attempt, until its engine has answered: the row
 ``state = dispatched`` is the outbox.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+import time
 from typing import Any
 
 from oslo_config import cfg
@@ -22,8 +22,14 @@ MAX_BACKOFF = 30.0
 class Post:
     """Seals and sends what one conductor has to say to engines."""
 
-    def __init__(self, conf: cfg.ConfigOpts, signer: trust.Signer, engines: Any,
-                 now: Callable[[], int], digest: str) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        signer: trust.Signer,
+        engines: Any,
+        now: Callable[[], int],
+        digest: str,
+    ) -> None:
         self._conf, self._signer, self._engines = conf, signer, engines
         self.now = now
         #: of the project data orders are made with
@@ -32,21 +38,44 @@ class Post:
     def _seal(self, kind: str, agent: str, **body: Any) -> trust.Envelope:
         now = self.now()
         life = self._conf.trust.order_lifetime * 1000
-        return self._signer.seal({'v': 1, 'type': kind, 'aud': agent, 'nbf': now - 1000,
-                                  'exp': now + life, **body})
+        return self._signer.seal(
+            {'v': 1, 'type': kind, 'aud': agent, 'nbf': now - 1000, 'exp': now + life, **body}
+        )
 
-    def order(self, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node],
-              recorded: list[tuple[str, int]]) -> None:
+    def order(
+        self,
+        upgrade: str,
+        epoch: int,
+        agent: str,
+        nodes: Iterable[boards.Node],
+        recorded: list[tuple[str, int]],
+    ) -> None:
         """Send steps, with their current attempt, to their executor."""
         steps = [
-            {'step': n.id, 'attempt': n.attempt, 'kind': n.kind, 'strategy': n.strategy,
-             'host': n.host, 'project': n.project, 'params': dict(n.params),
-             'timeout': n.what.timeout}
+            {
+                'step': n.id,
+                'attempt': n.attempt,
+                'kind': n.kind,
+                'strategy': n.strategy,
+                'host': n.host,
+                'project': n.project,
+                'params': dict(n.params),
+                'timeout': n.what.timeout,
+            }
             for n in nodes
         ]
-        self._engines.order(agent, self._seal('order', agent, upgrade=upgrade, epoch=epoch,
-                                              digest=self.digest, recorded=recorded,
-                                              steps=steps))
+        self._engines.order(
+            agent,
+            self._seal(
+                'order',
+                agent,
+                upgrade=upgrade,
+                epoch=epoch,
+                digest=self.digest,
+                recorded=recorded,
+                steps=steps,
+            ),
+        )
 
     def revoke(self, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node]) -> None:
         """Ask an engine never to begin attempts that it has not begun."""
@@ -56,8 +85,9 @@ class Post:
         """Ask an engine how attempts stand."""
         self._about('probe', upgrade, epoch, agent, nodes)
 
-    def _about(self, kind: str, upgrade: str, epoch: int, agent: str,
-               nodes: Iterable[boards.Node]) -> None:
+    def _about(
+        self, kind: str, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node]
+    ) -> None:
         steps = [[n.id, n.attempt] for n in nodes]
         env = self._seal(kind, agent, upgrade=upgrade, epoch=epoch, steps=steps)
         getattr(self._engines, kind)(agent, env)

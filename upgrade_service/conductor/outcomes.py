@@ -4,8 +4,8 @@ An outcome is a fact whoever owns the upgrade now, but it counts only for the at
 is about. Anything may arrive twice, late or in another order than it was sent.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable
+import dataclasses
 from typing import Any
 
 from oslo_log import log
@@ -57,17 +57,34 @@ def _current(node: boards.Node, item: Row) -> bool:
     return node.in_flight and node.attempt == item['attempt']
 
 
-def _move(board: boards.Board, node: boards.Node, taken: Taken, now: int, new: str,
-          event: str, **more: Any) -> None:
+def _move(
+    board: boards.Board,
+    node: boards.Node,
+    taken: Taken,
+    now: int,
+    new: str,
+    event: str,
+    **more: Any,
+) -> None:
     """Note a move; one that follows another of the same turn takes its place."""
     before = taken.moves.get(node.id)
     taken.moves[node.id] = db.StepMove(
-        step=node.id, old=before.old if before else node.state, new=new,
-        attempt=node.attempt, event=event, **more,
+        step=node.id,
+        old=before.old if before else node.state,
+        new=new,
+        attempt=node.attempt,
+        event=event,
+        **more,
     )
     ended = new in states.STEP_ENDED or new in states.STEP_STUCK
-    board.apply(node.id, state=new, error=more.get('error'), final=more.get('final', False),
-                not_before=None, finished_at=now if ended else node.finished_at)
+    board.apply(
+        node.id,
+        state=new,
+        error=more.get('error'),
+        final=more.get('final', False),
+        not_before=None,
+        finished_at=now if ended else node.finished_at,
+    )
 
 
 def _begun(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:
@@ -78,8 +95,11 @@ def _begun(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now:
 def _outcome(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:
     said = item['outcome']
     if item['attempt'] > node.attempt:
-        taken.blocked = ('state_loss', f'step {node.ord}: an engine knows attempt '
-                         f'{item["attempt"]}, the database only {node.attempt}')
+        taken.blocked = (
+            'state_loss',
+            f'step {node.ord}: an engine knows attempt '
+            f'{item["attempt"]}, the database only {node.attempt}',
+        )
         return
     _ack(taken, item)
     if not _current(node, item):
@@ -88,27 +108,51 @@ def _outcome(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
         return
     result = said['result'] if said['result'] in ('succeeded', 'failed') else 'unknown'
     data = dict(said.get('data') or {})
-    detail = {'rc': said.get('rc'), 'data': data, 'by': item.get('agent'),
-              'started_at': item.get('started_at'), 'finished_at': item.get('finished_at')}
+    detail = {
+        'rc': said.get('rc'),
+        'data': data,
+        'by': item.get('agent'),
+        'started_at': item.get('started_at'),
+        'finished_at': item.get('finished_at'),
+    }
     error = None if result == 'succeeded' else said.get('error') or 'no reason was given'
     if error:
         detail['error'] = error
-    _move(board, node, taken, now, result, result, error=error, detail=detail,
-          final=bool(data.get('final')), output=str(said.get('output') or '')[-MAX_OUTPUT:])
+    _move(
+        board,
+        node,
+        taken,
+        now,
+        result,
+        result,
+        error=error,
+        detail=detail,
+        final=bool(data.get('final')),
+        output=str(said.get('output') or '')[-MAX_OUTPUT:],
+    )
     if data.get('blocked_reason') in states.BLOCKED_REASONS:
         taken.blocked = (data['blocked_reason'], error or '')
 
 
-def _interrupted(board: boards.Board, node: boards.Node, item: Row, taken: Taken,
-                 now: int) -> None:
+def _interrupted(
+    board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int
+) -> None:
     """Nobody knows how far it came: try again if that is harmless, else ask a person."""
     _ack(taken, item)
     if not _current(node, item):
         return
     cause = 'the host restarted' if item.get('boot_changed') else 'the engine lost sight of it'
     new = 'failed' if node.what.idempotent else 'unknown'
-    _move(board, node, taken, now, new, 'interrupted', error=f'interrupted: {cause}',
-          detail={'boot_changed': item.get('boot_changed')})
+    _move(
+        board,
+        node,
+        taken,
+        now,
+        new,
+        'interrupted',
+        error=f'interrupted: {cause}',
+        detail={'boot_changed': item.get('boot_changed')},
+    )
 
 
 def _lost(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:
@@ -124,13 +168,25 @@ def _refused(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
         LOG.warning('engine of %s does not take step %s yet: %s', node.host, node.ord, reason)
     elif reason in FORGOTTEN:
         if (current.get('attempt') or 0) > node.attempt or reason != 'stale_attempt':
-            taken.blocked = ('state_loss', f'the engine of {node.host} refuses step {node.ord} '
-                             f'({reason}): it knows more than the database: {current}')
+            taken.blocked = (
+                'state_loss',
+                f'the engine of {node.host} refuses step {node.ord} '
+                f'({reason}): it knows more than the database: {current}',
+            )
     else:
         _ack(taken, item)
         error = f'the engine of {node.host} refuses: {reason} {item.get("message") or ""}'
-        _move(board, node, taken, now, 'failed', 'refused', error=error.strip(), final=True,
-              detail={'reason': reason})
+        _move(
+            board,
+            node,
+            taken,
+            now,
+            'failed',
+            'refused',
+            error=error.strip(),
+            final=True,
+            detail={'reason': reason},
+        )
 
 
 def _revoked(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:

@@ -5,16 +5,15 @@ epoch one higher, and renews what it has. A lease only says whose turn it is; th
 owner can change nothing is ensured by the epoch in each of its transactions.
 """
 
+from collections.abc import Callable
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service import context
-from upgrade_service import exception
+from upgrade_service import context, exception
 from upgrade_service.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -34,12 +33,18 @@ class Leases:
         self._scan_now = threading.Event()
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._loop, args=(self._scan, self._conf.scan_interval,
-                                                      self._scan_now),
-                             name='lease-scan', daemon=True),
-            threading.Thread(target=self._loop, args=(self._renew, self._conf.lease_renew,
-                                                      self._stop),
-                             name='lease-renew', daemon=True),
+            threading.Thread(
+                target=self._loop,
+                args=(self._scan, self._conf.scan_interval, self._scan_now),
+                name='lease-scan',
+                daemon=True,
+            ),
+            threading.Thread(
+                target=self._loop,
+                args=(self._renew, self._conf.lease_renew, self._stop),
+                name='lease-renew',
+                daemon=True,
+            ),
         ]
 
     def start(self) -> None:

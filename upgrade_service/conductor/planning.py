@@ -10,15 +10,10 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import model
-from upgrade_service.conductor import discovery
-from upgrade_service.conductor import orders
-from upgrade_service.conductor import planner
+from upgrade_service import context, exception, model
+from upgrade_service.conductor import discovery, orders, planner
 from upgrade_service.db import api as db
-from upgrade_service.projects import loader
-from upgrade_service.projects import releases
+from upgrade_service.projects import loader, releases
 
 LOG = log.getLogger(__name__)
 Row = dict[str, Any]
@@ -45,8 +40,9 @@ class Planning:
         """
         self._ask_engines()
         agents = [a for a in db.agent_list(self._ctx) if a['state'] == 'active']
-        return discovery.discover(self._conf, cluster, agents, self._releases, self.projects,
-                                  self._post.now())
+        return discovery.discover(
+            self._conf, cluster, agents, self._releases, self.projects, self._post.now()
+        )
 
     def _ask_engines(self) -> None:
         """Have engines that are there describe their hosts; wait for them a little."""
@@ -61,8 +57,9 @@ class Planning:
         while waiting and time.monotonic() < end:
             time.sleep(0.2)
             rows = db.agent_list(self._ctx, {'state': 'active'})
-            waiting = {a['id'] for a in rows if a['id'] in waiting
-                       and (a['facts_at'] or 0) <= asked}
+            waiting = {
+                a['id'] for a in rows if a['id'] in waiting and (a['facts_at'] or 0) <= asked
+            }
 
     def discover(self, cluster: Row) -> None:
         """Carry out a discovery that was asked for, and store what it found."""
@@ -78,8 +75,10 @@ class Planning:
 
     def save(self, cluster: Row, found: model.Inventory, wanted: int | None = None) -> None:
         """Store an inventory."""
-        facts = {a['host']: {'facts': a['facts'], 'facts_at': a['facts_at']}
-                 for a in db.agent_list(self._ctx, {'state': 'active'})}
+        facts = {
+            a['host']: {'facts': a['facts'], 'facts_at': a['facts_at']}
+            for a in db.agent_list(self._ctx, {'state': 'active'})
+        }
         db.inventory_save(self._ctx, cluster['id'], found, wanted, facts)
 
     def plan(self, row: Row, broker: Any) -> None:
@@ -88,8 +87,9 @@ class Planning:
         try:
             found = self.inventory(cluster)
             self.save(cluster, found)
-            made = planner.make_plan(found, self._request(row, found), self.projects,
-                                     self._releases, self._strategies)
+            made = planner.make_plan(
+                found, self._request(row, found), self.projects, self._releases, self._strategies
+            )
             planner.check(made, found, self._request(row, found), self.projects)
         except exception.UpgradeError as e:
             self._give_up(row, broker, e)
@@ -100,13 +100,27 @@ class Planning:
     def _request(self, row: Row, found: model.Inventory) -> Any:
         selection = {k: tuple(v) for k, v in row['selection'].items() if v is not None}
         return planner.Request(
-            upgrade_id=row['id'], from_release=row['from_release'],
-            to_release=row['to_release'], strategy=row['strategy'], policy=row['policy'],
+            upgrade_id=row['id'],
+            from_release=row['from_release'],
+            to_release=row['to_release'],
+            strategy=row['strategy'],
+            policy=row['policy'],
             selection=model.Selection(**selection),
         )
 
     def _give_up(self, row: Row, broker: Any, why: exception.UpgradeError) -> None:
         LOG.warning('upgrade %s cannot be planned: %s', row['id'], why)
-        db.owner_turn(self._ctx, row['id'], broker.owner, broker.epoch, (), db.UpgradeMove(
-            state='cancelled', event='plan_failed', detail={'why': str(why), 'code': why.code},
-            values={'message': f'no plan: {why}'}), ('planning',))
+        db.owner_turn(
+            self._ctx,
+            row['id'],
+            broker.owner,
+            broker.epoch,
+            (),
+            db.UpgradeMove(
+                state='cancelled',
+                event='plan_failed',
+                detail={'why': str(why), 'code': why.code},
+                values={'message': f'no plan: {why}'},
+            ),
+            ('planning',),
+        )

@@ -3,10 +3,10 @@
 Nothing here reads a clock or a row; the broker carries out what is decided.
 """
 
-import dataclasses
-import math
 from collections import Counter
 from collections.abc import Mapping
+import dataclasses
+import math
 from typing import Any
 
 from upgrade_service import states
@@ -57,8 +57,13 @@ class Picks:
     cloud: list[boards.Node]
 
 
-def pick(board: boards.Board, policy: Mapping[str, Any], now: int, max_dispatched: int,
-         only: set[str] | None = None) -> Picks:
+def pick(
+    board: boards.Board,
+    policy: Mapping[str, Any],
+    now: int,
+    max_dispatched: int,
+    only: set[str] | None = None,
+) -> Picks:
     """Choose the ready steps to begin, inside every budget; gates are not begun here.
 
     :param only: ids to choose from (a release after a cancel), or None for all.
@@ -69,7 +74,7 @@ def pick(board: boards.Board, policy: Mapping[str, Any], now: int, max_dispatche
     room = max_dispatched - sum(n.what.where == 'host' for n in flying)
     picks = Picks([], [])
     for node in board.ready(now) if only is None else _released(board, only, now):
-        if node.what.where == 'gate' or node.what.disruptive and not budget.take(_host(node)):
+        if node.what.where == 'gate' or (node.what.disruptive and not budget.take(_host(node))):
             continue
         if node.what.where == 'cloud':
             picks.cloud.append(node)
@@ -90,14 +95,19 @@ def _host(node: boards.Node) -> str:
     return node.host or ''
 
 
-def _chain(board: boards.Board, first: boards.Node, now: int,
-           budget: Budget) -> list[boards.Node]:
+def _chain(board: boards.Board, first: boards.Node, now: int, budget: Budget) -> list[boards.Node]:
     """Follow `first` by the steps that need nothing but the ones before them here."""
     chain, inside = [first], {first.id}
     while len(chain) < MAX_CHAIN:
-        nxt = next((n for n in _followers(board, chain[-1])
-                    if _rides(n, first, now) and _satisfied(board, n, inside)), None)
-        if nxt is None or nxt.what.disruptive and not budget.take(_host(nxt)):
+        nxt = next(
+            (
+                n
+                for n in _followers(board, chain[-1])
+                if _rides(n, first, now) and _satisfied(board, n, inside)
+            ),
+            None,
+        )
+        if nxt is None or (nxt.what.disruptive and not budget.take(_host(nxt))):
             break
         chain.append(nxt)
         inside.add(nxt.id)
@@ -109,9 +119,13 @@ def _followers(board: boards.Board, node: boards.Node) -> list[boards.Node]:
 
 
 def _rides(node: boards.Node, first: boards.Node, now: int) -> bool:
-    return (node.what.where == 'host' and node.state == 'pending'
-            and node.executor == first.executor and node.host == first.host
-            and (node.not_before or 0) <= now)
+    return (
+        node.what.where == 'host'
+        and node.state == 'pending'
+        and node.executor == first.executor
+        and node.host == first.host
+        and (node.not_before or 0) <= now
+    )
 
 
 def _satisfied(board: boards.Board, node: boards.Node, inside: set[str]) -> bool:
@@ -136,8 +150,12 @@ def soak_ms(node: boards.Node) -> int:
 
 def retries(node: boards.Node) -> bool:
     """Whether a failed step may be tried again without asking anyone."""
-    return (node.state == 'failed' and node.what.idempotent and not node.final
-            and node.attempt < MAX_ATTEMPTS)
+    return (
+        node.state == 'failed'
+        and node.what.idempotent
+        and not node.final
+        and node.attempt < MAX_ATTEMPTS
+    )
 
 
 def breaker(board: boards.Board, policy: Mapping[str, Any]) -> str | None:
@@ -174,6 +192,9 @@ def release(board: boards.Board) -> set[str]:
         done = sum(n.state in states.STEP_DONE for n in work)
         begun = any(n.attempt for n in work)
         if not begun or done == len(work):
-            found |= {n.id for n in board.of_host(host)
-                      if n.kind == 'enable_host' and n.state == 'pending'}
+            found |= {
+                n.id
+                for n in board.of_host(host)
+                if n.kind == 'enable_host' and n.state == 'pending'
+            }
     return found

@@ -1,11 +1,10 @@
 """Ring a conductor's bell. Rows say what is to be done; a lost message only costs time."""
 
-import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
+import oslo_messaging as messaging
 
-from upgrade_service import context
-from upgrade_service import rpc
+from upgrade_service import context, rpc
 
 LOG = log.getLogger(__name__)
 
@@ -41,5 +40,7 @@ class ConductorAPI:
             self._client.cast(ctx.to_dict(), method, **kw)
         except messaging.MessagingException as e:
             # conductors look at the rows by themselves every few seconds
-            LOG.warning('The message bus does not answer (%s); a conductor will find the '
-                        'change by itself', e)
+            LOG.warning(
+                'The message bus does not answer (%s); a conductor will find the change by itself',
+                e,
+            )

@@ -1,25 +1,17 @@
 """One conductor process, wired: leases, brokers, cloud threads, the message bus."""
 
+from collections.abc import Callable
+from concurrent import futures
 import os
 import socket
 import threading
-from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import keys
-from upgrade_service import rpc
-from upgrade_service.conductor import broker
-from upgrade_service.conductor import cloudwork
-from upgrade_service.conductor import manager
-from upgrade_service.conductor import orders
-from upgrade_service.conductor import ownership
-from upgrade_service.conductor import planning
+from upgrade_service import context, exception, keys, rpc
+from upgrade_service.conductor import broker, cloudwork, manager, orders, ownership, planning
 from upgrade_service.db import api as db
 from upgrade_service.engine import rpcapi as engine_rpcapi
 
@@ -39,10 +31,18 @@ class ConductorService:
         self._pool = futures.ThreadPoolExecutor(4, 'discovery')
         self._leases = ownership.Leases(conf, self.name, self._take)
         self._threads = [
-            threading.Thread(target=self._every, args=(1.0, self._beat, self._stop),
-                             name='heartbeats', daemon=True),
-            threading.Thread(target=self._every, args=(2.0, self._discover, self._discoveries),
-                             name='discoveries', daemon=True),
+            threading.Thread(
+                target=self._every,
+                args=(1.0, self._beat, self._stop),
+                name='heartbeats',
+                daemon=True,
+            ),
+            threading.Thread(
+                target=self._every,
+                args=(2.0, self._discover, self._discoveries),
+                name='discoveries',
+                daemon=True,
+            ),
         ]
 
     def start(self) -> None:
@@ -53,10 +53,12 @@ class ConductorService:
         self._planning = planning.Planning(self.conf, self._post)
         self._post.digest = self._planning.projects.digest
         self._cloud = cloudwork.CloudWork(self.conf, self._leases, self._planning.inventory)
-        self._manager = manager.ConductorManager(self.conf, self._leases, self._post,
-                                                 self._discoveries)
-        self._server = rpc.get_server(self.conf, rpc.CONDUCTOR_EXCHANGE, rpc.CONDUCTOR_TOPIC,
-                                      self.name, self._manager)
+        self._manager = manager.ConductorManager(
+            self.conf, self._leases, self._post, self._discoveries
+        )
+        self._server = rpc.get_server(
+            self.conf, rpc.CONDUCTOR_EXCHANGE, rpc.CONDUCTOR_TOPIC, self.name, self._manager
+        )
         self._leases.start()
         self._server.start()
         for thread in self._threads:
@@ -74,8 +76,9 @@ class ConductorService:
         LOG.info('conductor %s has ended', self.name)
 
     def _take(self, row: dict[str, Any]) -> broker.Broker:
-        return broker.Broker(row, self.name, self._post, self._cloud, self._planning.plan,
-                             self.conf)
+        return broker.Broker(
+            row, self.name, self._post, self._cloud, self._planning.plan, self.conf
+        )
 
     def _every(self, seconds: float, work: Callable[[], None], event: threading.Event) -> None:
         while not self._stop.is_set():

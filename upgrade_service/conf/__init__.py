@@ -6,11 +6,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service.conf import api
-from upgrade_service.conf import conductor
-from upgrade_service.conf import database
-from upgrade_service.conf import engine
-from upgrade_service.conf import trust
+from upgrade_service.conf import api, conductor, database, engine, trust
 
 _GROUPS = (api, conductor, database, engine, trust)
 

@@ -237,10 +237,10 @@ class Edge(Base):
 
     __tablename__ = 'edges'
     __table_args__ = (sa.Index('ix_edges_upgrade', 'upgrade_id'), Base.__table_args__)
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
-    parent_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                     primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
+    parent_id: orm.Mapped[str] = col(
+        sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True
+    )
     upgrade_id: orm.Mapped[str] = col(Uuid)
 
 
@@ -248,8 +248,7 @@ class Attempt(Base):
     """One try at a step: what is dispatched, journaled and recorded."""
 
     __tablename__ = 'attempts'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     n: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     upgrade_id: orm.Mapped[str] = col(Uuid, index=True)
     epoch: orm.Mapped[int] = col(sa.Integer)
@@ -288,8 +287,7 @@ class StepOutput(Base):
     """What an attempt printed: the tail that rode in its outcome."""
 
     __tablename__ = 'step_output'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     attempt: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     text: orm.Mapped[str] = col(sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb'))
 

@@ -4,6 +4,7 @@ What there is already is left as it is, so the command can be given again.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import openstack
 
@@ -12,16 +13,16 @@ ROLES = ('upgrade_reader', 'upgrade_operator')
 INTERFACES = ('public', 'internal', 'admin')
 
 
-def register(os_cloud: str, url: str, user: str, password: str,
-             region: str | None = None) -> Iterator[str]:
+def register(
+    os_cloud: str, url: str, user: str, password: str, region: str | None = None
+) -> Iterator[str]:
     """Create what is missing; yield a line for each thing that was created or found."""
     cloud = openstack.connect(cloud=os_cloud)
-    identity = cloud.identity
+    identity: Any = cloud.identity
     project = identity.find_project('service', ignore_missing=False)
     account = identity.find_user(user)
     if account is None:
-        account = identity.create_user(name=user, password=password,
-                                       default_project_id=project.id)
+        account = identity.create_user(name=user, password=password, default_project_id=project.id)
     yield f'user {user}: {account.id}'
     for name in ROLES:
         role = identity.find_role(name) or identity.create_role(name=name)
@@ -32,12 +33,14 @@ def register(os_cloud: str, url: str, user: str, password: str,
         yield f'{user} has role {name} in project service'
     entry = next(iter(identity.services(type='upgrade')), None)
     if entry is None:
-        entry = identity.create_service(type='upgrade', name='upgrade-service',
-                                        description='Upgrades this cloud')
+        entry = identity.create_service(
+            type='upgrade', name='upgrade-service', description='Upgrades this cloud'
+        )
     where = region or cloud.config.get_region_name() or None
     for interface in INTERFACES:
         known = list(identity.endpoints(service_id=entry.id, interface=interface))
         if not any(e.region_id == where for e in known):
-            identity.create_endpoint(service_id=entry.id, interface=interface, url=url,
-                                     region_id=where)
+            identity.create_endpoint(
+                service_id=entry.id, interface=interface, url=url, region_id=where
+            )
         yield f'endpoint {interface}: {url}'

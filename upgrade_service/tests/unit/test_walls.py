@@ -6,10 +6,10 @@ reaches, inside functions and under TYPE_CHECKING too.
 """
 
 import ast
+from collections.abc import Iterator
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Iterator
 
 import upgrade_service
 from upgrade_service.tests import base

@@ -1,7 +1,9 @@
 """Create the tables."""
 
-import sqlalchemy as sa
+from typing import Any
+
 from alembic import op
+import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from upgrade_service.db import models
@@ -11,7 +13,7 @@ down_revision = None
 branch_labels = ('expand',)
 depends_on = None
 
-TABLE = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
+TABLE: dict[str, Any] = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
 
 
 def upgrade() -> None:
