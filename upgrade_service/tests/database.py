@@ -55,7 +55,9 @@ def draft(
     """Store a cluster and an upgrade with this plan; return the upgrade, a draft."""
     ctx = fixture.ctx
     cluster = db.cluster_create(ctx, {'name': f'c{next(_numbers)}', 'cloud': 'prod'})
-    hosts = {s.host: model.Host(name=s.host, agent=f'agent-{s.host}') for s in plan.steps if s.host}
+    hosts = {
+        s.host: model.Host(name=s.host, agent=f'agent-{s.host}') for s in plan.steps if s.host
+    }
     db.inventory_save(
         ctx, cluster['id'], model.Inventory(cluster=cluster['name'], taken_at=0, hosts=hosts)
     )
