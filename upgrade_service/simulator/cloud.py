@@ -5,6 +5,7 @@ in a heap; each request first lets the timers run that have come due (:meth:`Clo
 so with a clock of one's own the cloud is deterministic. Durations are divided by `speed`.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import datetime
@@ -13,9 +14,8 @@ import itertools
 import random
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+import uuid
 
 from upgrade_service.simulator import spec as specs
 

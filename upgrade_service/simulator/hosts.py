@@ -15,11 +15,7 @@ from typing import Any
 
 from upgrade_service.simulator import machines
 from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import plain_error
+from upgrade_service.simulator.http import Api, Application, Reply, Request, plain_error
 
 
 def hosts(app: Application, request: Request) -> dict[str, Any]:

@@ -5,16 +5,15 @@ cloud and the request and returns plain data; errors are raised as
 :class:`~upgrade_service.simulator.cloud.Refused` and rendered as the real API would.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+from http import HTTPStatus
 import json
 import re
-import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
+import urllib.parse
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import Cloud, Refused
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -116,7 +115,8 @@ class Application:
             reply = Reply(404, {'error': f'nothing at /{prefix}'})
         else:
             reply = self._answer(router, '/' + rest if rest else '', environ)
-        content = b'' if reply.body is None else json.dumps(reply.body).encode()
+        empty = reply.body is None and reply.status in (202, 204)
+        content = b'' if empty else json.dumps(reply.body).encode()
         headers = [
             ('Content-Type', 'application/json'),
             ('Content-Length', str(len(content))),

@@ -9,11 +9,7 @@ import functools
 from typing import Any
 
 from upgrade_service.simulator import migrations
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import Unit
-from upgrade_service.simulator.cloud import identity
+from upgrade_service.simulator.cloud import Cloud, Node, Refused, Unit, identity
 
 
 def facts(cloud: Cloud, node: Node) -> dict[str, Any]:
