@@ -135,6 +135,8 @@ class Application:
                 reply = self._handle(router, request)
         except Refused as refusal:
             reply = Reply(refusal.status, api.error(refusal.status, refusal.message))
+        except ValueError as mistake:  # a number that is none
+            reply = Reply(400, api.error(400, str(mistake)))
         return dataclasses.replace(reply, headers={**extra, **reply.headers})
 
     def _handle(self, router: Router, request: Request) -> Reply:
@@ -169,7 +171,7 @@ def _request(api: Api, path: str, environ: Environ) -> Request:
     return Request(
         method=environ['REQUEST_METHOD'],
         path=path,
-        root=f'{environ["wsgi.url_scheme"]}://{environ["HTTP_HOST"]}/{api.prefix}',
+        root=f'{environ["wsgi.url_scheme"]}://{headers.get("host", "127.0.0.1")}/{api.prefix}',
         query=urllib.parse.parse_qs(environ.get('QUERY_STRING', ''), keep_blank_values=True),
         headers=headers,
         body=body,

@@ -47,7 +47,7 @@ class SimulatorTestCase(base.BaseTestCase):
         self.simulator.start()
         self.addCleanup(self.simulator.stop)
         self.cloud = self.simulator.cloud
-        self.conn = connect(self.simulator)
+        self.conn: Any = connect(self.simulator)
         self.addCleanup(self.conn.close)
 
     def sleep(self, seconds: float) -> None:

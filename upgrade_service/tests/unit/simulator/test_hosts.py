@@ -71,6 +71,45 @@ class TestHosts(base.SimulatorTestCase):
         self.assertNotEqual(before, facts['boot_id'])
         self.assertEqual({'active'}, {s['state'] for s in facts['projects']['nova']['services']})
 
+    def test_power(self) -> None:
+        url = self.simulator.url
+        client.call(url, 'cmp1', 'power', body={'on': False})
+        row = next(self.conn.compute.services(host='cmp1', binary='nova-compute'))
+        self.assertEqual('down', row.state)
+        client.call(url, 'cmp1', 'power', body={'on': True})
+        self.sleep(1.1)
+        row = next(self.conn.compute.services(host='cmp1', binary='nova-compute'))
+        self.assertEqual('up', row.state)
+
+    def test_action_that_fails_once(self) -> None:
+        url, body = self.simulator.url, {'version': '34.0.0'}
+        self.cloud.inject('action_fails', host='cmp1', action='switch', count=1)
+        args = (url, 'cmp1', 'nova', 'switch')
+        error = self.assertRaises(client.HostError, client.call, *args, body=body)
+        self.assertEqual(500, error.status)
+        self.assertEqual('33.0.2', client.call(url, 'cmp1')['projects']['nova']['version'])
+        client.call(*args, body=body)
+        self.assertEqual('34.0.0', client.call(url, 'cmp1')['projects']['nova']['version'])
+
+    def test_unit_that_does_not_come_up(self) -> None:
+        url = self.simulator.url
+        self.cloud.inject('unit_fails', binary='nova-compute', version='34.0.0', count=1)
+        client.call(url, 'cmp1', 'nova', 'switch', body={'version': '34.0.0'})
+        self.sleep(5)
+        nova = client.call(url, 'cmp1')['projects']['nova']
+        self.assertEqual(['failed'], [s['state'] for s in nova['services']])
+        row = next(self.conn.compute.services(host='cmp1', binary='nova-compute'))
+        self.assertEqual('down', row.state)
+        client.call(url, 'cmp1', 'units', 'nova-compute', body={'do': 'start'})
+        self.sleep(5)
+        row = next(self.conn.compute.services(host='cmp1', binary='nova-compute'))
+        self.assertEqual('up', row.state)
+
+    def test_unknown_fault(self) -> None:
+        url = f'{self.simulator.url}/control/faults'
+        answer = self.conn.session.post(url, json={'kind': 'meteorite'}, raise_exc=False)
+        self.assertEqual(400, answer.status_code)
+
     def test_what_is_not_there(self) -> None:
         url = self.simulator.url
         for path in (('cmp99',), ('cmp1', 'glance', 'run'), ('cmp1', 'units', 'nova-api')):
