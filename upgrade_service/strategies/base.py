@@ -9,9 +9,9 @@ path, URL or environment ever comes out of a message.
 """
 
 import abc
+from collections.abc import Mapping, Sequence
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upgrade_service import model
@@ -115,8 +115,12 @@ class UpgradeStrategy(abc.ABC):
 
     # -- planning half: pure, no I/O ---------------------------------------------------------
 
-    def steps(self, services: Sequence[model.Service], facts: Mapping[str, Any],
-              target: Mapping[str, Any]) -> list[str]:
+    def steps(
+        self,
+        services: Sequence[model.Service],
+        facts: Mapping[str, Any],
+        target: Mapping[str, Any],
+    ) -> list[str]:
         """Name the host step kinds needed to bring one project on one host to the target.
 
         `services`: the project's services on the host. `facts`: what its engine reported.
