@@ -52,7 +52,6 @@ class ShowAgent(base.Show):
 class EnrollAgent(base.Show):
     """Make the bundle with which the engine of a host enrols, once.
 
-    \b
     Example: openstack upgrade agent enroll cmp1 --bundle-file cmp1.json
     Carry the file to the host as /etc/upgrade-service/enroll.json, readable by root only,
     and start upgrade-service-engine there.

@@ -40,6 +40,12 @@ class ApiMixin:
 
     app: Any
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Let `--help` teach with examples."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        return parser
+
     @property
     def api(self) -> proxy.Proxy:
         """The SDK proxy."""
@@ -57,11 +63,6 @@ class List(ApiMixin, command.Lister):
     fields: ClassVar[Sequence[str]] = ()
     long_fields: ClassVar[Sequence[str]] = ()
     paged: ClassVar[bool] = True
-
-    @property
-    def need_sort_by_cliff(self) -> bool:
-        """Keep the API's order unless --sort-column is given."""
-        return True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add what lists have in common."""
@@ -98,19 +99,8 @@ class Show(ApiMixin, command.ShowOne):
         return code or self.status
 
 
-class Act(Show):
-    """Something is asked of an upgrade and, with --wait, followed to its end."""
-
-    goal: ClassVar[str] = 'end'
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add --wait."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--wait', action='store_true',
-            help='Follow it; exit status 0: done, 1: failed, blocked or cancelled, 3: it waits '
-                 'for a person, for example at a gate')
-        return parser
+class Follow(Show):
+    """An upgrade, which may be followed to its end."""
 
     def watcher(self, ref: str) -> watch.Watcher:
         """Return what follows an upgrade and tells of it on stderr."""
@@ -126,6 +116,25 @@ class Act(Show):
             self.say(left_alone(watcher))
         return watcher.upgrade
 
+    def shown(self, upgrade: Row) -> Table:
+        """Return an upgrade's card."""
+        return columns.card(upgrade, UPGRADE_FIELDS)
+
+
+class Act(Follow):
+    """Something is asked of an upgrade and, with --wait, followed to its end."""
+
+    goal: ClassVar[str] = 'end'
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add --wait."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--wait', action='store_true',
+            help='Follow it; exit status 0: done, 1: failed, blocked or cancelled, 3: it waits '
+                 'for a person, for example at a gate')
+        return parser
+
     def acted(self, ref: str, post: Callable[[], object], wait: bool,
               **kw: bool) -> Row:
         """Ask, wait if wanted, and return the upgrade as it is then."""
@@ -135,10 +144,6 @@ class Act(Show):
         post()
         watcher.refresh()
         return self.follow(watcher, self.goal, **kw) if wait else watcher.upgrade
-
-    def shown(self, upgrade: Row) -> Table:
-        """Return an upgrade's card."""
-        return columns.card(upgrade, UPGRADE_FIELDS)
 
 
 def name_of(upgrade: Row) -> str:

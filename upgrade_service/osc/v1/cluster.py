@@ -29,7 +29,6 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 class CreateCluster(base.Show):
     """Put a cloud under care.
 
-    \b
     Example: openstack upgrade cluster create prod --cloud prod
     Then:    openstack upgrade cluster discover prod --wait
     """
@@ -85,7 +84,6 @@ class ShowCluster(base.Show):
 class DiscoverCluster(base.Show):
     """Look at a cloud anew: hosts, services, versions, problems.
 
-    \b
     Example: openstack upgrade cluster discover prod --wait
     """
 
@@ -190,7 +188,6 @@ class ShowHost(base.Show):
 class ListService(base.List):
     """List the services of a cloud.
 
-    \b
     Example: openstack upgrade service list prod --project nova
     """
 
@@ -233,7 +230,6 @@ class ListPath(base.List):
 class ListProblem(base.List):
     """List the problems that discovery found, or those of an upgrade's plan.
 
-    \b
     Example: openstack upgrade problem list prod
              openstack upgrade problem list --upgrade first
     """

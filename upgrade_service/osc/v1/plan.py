@@ -37,7 +37,6 @@ class Tree(formatters.ListFormatter):
 class ShowPlan(base.List):
     """Show the plan of an upgrade.
 
-    \b
     Example: openstack upgrade plan show first
     The default format is a tree: stages, hosts (those that are alike once), steps, with marks
     for what runs beside other steps, what can be undone and each point of no return.
@@ -89,7 +88,6 @@ class ShowPlan(base.List):
 class ListStep(base.List):
     """List the steps of an upgrade.
 
-    \b
     Example: openstack upgrade step list first --state failed --long
     """
 
@@ -183,7 +181,6 @@ class _StepVerb(base.Act):
 class RetryStep(_StepVerb):
     """Try a failed or unknown step again.
 
-    \b
     Example: openstack upgrade step retry first 57 --wait
     """
 
@@ -205,7 +202,6 @@ class RetryStep(_StepVerb):
 class SkipStep(_StepVerb):
     """Go on without a failed or unknown step.
 
-    \b
     Example: openstack upgrade step skip first 57 --force --reason "done by hand"
     """
 

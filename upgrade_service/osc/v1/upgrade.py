@@ -48,13 +48,11 @@ def load_policy(path: str) -> Row:
 class CreateUpgrade(base.Act):
     """Plan an upgrade and, with --start, carry it out.
 
-    \b
     Look first:  openstack upgrade create prod --to 2026.2 --name first --wait
                  openstack upgrade plan show first
                  openstack upgrade start first --wait
     In one go:   openstack upgrade create prod --to 2026.2 --start --wait --approve-ponr
 
-    \b
     A policy file holds what differs from the defaults, for example:
       max_unavailable: 2
       canary: {hosts: 1, soak_seconds: 600}
@@ -150,12 +148,12 @@ class ListUpgrade(base.List):
                                   limit=args.limit, marker=args.marker))
 
 
-class ShowUpgrade(base.Act):
+class ShowUpgrade(base.Follow):
     """Show an upgrade: state, counts, hosts, what it waits for."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the upgrade."""
-        parser = super(base.Act, self).get_parser(prog_name)
+        parser = super().get_parser(prog_name)
         add_upgrade(parser)
         return parser
 
@@ -167,8 +165,8 @@ class ShowUpgrade(base.Act):
 class WatchUpgrade(ShowUpgrade):
     """Follow an upgrade until it ends or waits for a person.
 
-    Exit status 0: succeeded; 1: failed, blocked or cancelled; 3: it waits for a person. Ends
-    of the API's and keystone's absence are waited for. Ctrl-C ends the watching only.
+    Exit status 0: succeeded; 1: failed, blocked or cancelled; 3: it waits for a person. An
+    API or keystone that is away is waited for. Ctrl-C ends the watching only.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
@@ -207,7 +205,6 @@ class _Verb(base.Act):
 class StartUpgrade(_Verb):
     """Start an upgrade that is a draft.
 
-    \b
     Example: openstack upgrade start first --wait
     """
 
@@ -246,7 +243,6 @@ class PauseUpgrade(_Verb):
 class ResumeUpgrade(_Verb):
     """Go on with a paused upgrade, or with a blocked one whose reason you have dealt with.
 
-    \b
     Example: openstack upgrade resume first --acknowledge drift
     """
 
@@ -274,7 +270,6 @@ class CancelUpgrade(_Verb):
 class ApproveUpgrade(_Verb):
     """Let an upgrade pass the gate at which it waits.
 
-    \b
     Example: openstack upgrade approve first --gate finish --wait
     """
 
