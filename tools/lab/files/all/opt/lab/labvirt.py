@@ -1,0 +1,161 @@
+"""The lab's hypervisor: nova's fake driver, with what an upgrade needs to be tested.
+
+A "guest" is a process in a network namespace of its own, kept by systemd
+outside nova-compute's unit and plugged into br-int, so it goes on answering
+ping while nova-compute or the OVS agent restart, and moves on live migration.
+What runs is kept on disk, so a restarted nova-compute finds its guests again.
+"""
+import glob
+import json
+import os
+import subprocess
+import time
+
+from nova.compute import power_state
+from nova.virt import fake
+
+GUESTS = '/var/lib/guests'
+
+
+def run(*words, check=True):
+    return subprocess.run(words, check=check, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def attempt(*words):
+    return run(*words, check=False).returncode == 0
+
+
+class LabDriver(fake.FakeDriverWithoutFakeNodes):
+    vcpus = int(os.environ.get('LABVIRT_VCPUS', 8))
+    memory_mb = int(os.environ.get('LABVIRT_RAM_MB', 16384))
+    local_gb = 500
+
+    def init_host(self, host):
+        super().init_host(host)
+        os.makedirs(GUESTS, exist_ok=True)
+        for path in glob.glob(GUESTS + '/*.json'):
+            with open(path) as f:
+                guest = json.load(f)
+            if guest['running'] and not self._alive(guest):
+                self._start(guest)      # the host itself was rebooted
+            self._track(guest)
+
+    # -- bookkeeping
+    def _path(self, uuid):
+        return '%s/%s.json' % (GUESTS, uuid)
+
+    def _track(self, guest):
+        self.resources.claim(guest['vcpus'], guest['memory_mb'], guest['disk_gb'])
+        state = power_state.RUNNING if guest['running'] else power_state.SHUTDOWN
+        self.instances[guest['uuid']] = fake.FakeInstance(guest['name'], state, guest['uuid'])
+
+    def _save(self, guest):
+        with open(self._path(guest['uuid']) + '.new', 'w') as f:
+            json.dump(guest, f)
+        os.rename(f.name, self._path(guest['uuid']))
+
+    def _load(self, uuid):
+        with open(self._path(uuid)) as f:
+            return json.load(f)
+
+    # -- the guest itself
+    @staticmethod
+    def _ns(guest):
+        return 'g-' + guest['uuid'][:8]
+
+    def _alive(guest):
+        return attempt('systemctl', '-q', 'is-active', 'guest-' + guest['uuid'][:8])
+
+    def _start(self, guest):
+        ns, short = self._ns(guest), guest['uuid'][:8]
+        self._stop(guest)
+        run('ip', 'netns', 'add', ns)
+        run('ip', '-n', ns, 'link', 'set', 'lo', 'up')
+        for vif in guest['vifs']:
+            self._plug(guest, vif, 'eth0' if len(guest['vifs']) == 1 else 'p' + vif['dev'][3:])
+        run('systemd-run', '-q', '--collect', '--unit=guest-' + short,
+            '--description=guest ' + guest['name'], 'ip', 'netns', 'exec', ns, 'sleep', 'infinity')
+
+    def _plug(self, guest, vif, dev):
+        ns, tap = self._ns(guest), vif['dev']
+        run('ip', 'link', 'add', tap, 'type', 'veth', 'peer', 'name', dev, 'netns', ns)
+        # announce the address when the link comes up: the switches learn where it moved to
+        attempt('ip', 'netns', 'exec', ns, 'sysctl', '-qw', 'net.ipv4.conf.all.arp_notify=1')
+        run('ip', '-n', ns, 'link', 'set', dev, 'address', vif['mac'])
+        for addr in vif['addrs']:
+            run('ip', '-n', ns, 'addr', 'add', addr, 'dev', dev)
+        run('ip', 'link', 'set', tap, 'up')
+        run('ovs-vsctl', '--may-exist', 'add-port', 'br-int', tap, '--', 'set', 'Interface', tap,
+            'external_ids:iface-id=' + vif['id'], 'external_ids:attached-mac="%s"' % vif['mac'],
+            'external_ids:iface-status=active', 'external_ids:vm-uuid=' + guest['uuid'])
+        run('ip', '-n', ns, 'link', 'set', dev, 'up')
+        for gateway in vif.get('gateways', ()):
+            attempt('ip', '-n', ns, 'route', 'add', 'default', 'via', gateway, 'dev', dev)
+
+    def _stop(self, guest):
+        attempt('systemctl', 'stop', 'guest-' + guest['uuid'][:8])
+        for vif in guest['vifs']:
+            attempt('ovs-vsctl', '--if-exists', 'del-port', 'br-int', vif['dev'])
+            attempt('ip', 'link', 'del', vif['dev'])
+        attempt('ip', 'netns', 'del', self._ns(guest))
+
+    # -- the driver interface
+    def spawn(self, context, instance, image_meta, injected_files, admin_password,
+              allocations, network_info=None, block_device_info=None,
+              power_on=True, accel_info=None):
+        if network_info is None:
+            network_info = instance.get_network_info()
+        vifs = []
+        for vif in network_info:
+            addrs, gateways = [], []
+            for subnet in vif['network']['subnets']:
+                for ip in subnet['ips']:
+                    addrs.append('%s/%s' % (ip['address'], str(subnet['cidr']).split('/')[1]))
+                if (subnet.get('gateway') or {}).get('address'):
+                    gateways.append(subnet['gateway']['address'])
+            vifs.append({'id': vif['id'], 'mac': vif['address'], 'addrs': addrs, 'gateways': gateways,
+                         'dev': (vif.get('devname') or 'tap' + vif['id'])[:14]})
+        guest = {'uuid': instance.uuid, 'name': instance.name, 'running': power_on,
+                 'vcpus': instance.flavor.vcpus, 'memory_mb': instance.flavor.memory_mb,
+                 'disk_gb': instance.flavor.root_gb, 'vifs': vifs, 'since': time.time()}
+        if power_on:
+            self._start(guest)
+        self._save(guest)
+        self._track(guest)
+
+    def destroy(self, context, instance, network_info, block_device_info=None,
+                destroy_disks=True, destroy_secrets=True):
+        if os.path.exists(self._path(instance.uuid)):
+            self._stop(self._load(instance.uuid))
+            os.unlink(self._path(instance.uuid))
+        super().destroy(context, instance, network_info, block_device_info, destroy_disks)
+
+    def power_off(self, instance, timeout=0, retry_interval=0):
+        super().power_off(instance, timeout, retry_interval)
+        guest = self._load(instance.uuid)
+        self._stop(guest)
+        self._save(dict(guest, running=False))
+
+    def power_on(self, context, instance, network_info, *args, **kwargs):
+        super().power_on(context, instance, network_info, *args, **kwargs)
+        guest = dict(self._load(instance.uuid), running=True)
+        self._start(guest)
+        self._save(guest)
+
+    def live_migration(self, context, instance, dest, post_method, recover_method,
+                       block_migration=False, migrate_data=None):
+        # LABVIRT_MIGRATION_S: how long a guest takes; a file of that name in
+        # /run makes the next migrations fail, as a real hypervisor may
+        time.sleep(float(os.environ.get('LABVIRT_MIGRATION_S', 2)))
+        if os.path.exists('/run/labvirt-fail-migrations'):
+            recover_method(context, instance, dest, migrate_data)
+            raise RuntimeError('the lab was told to fail migrations')
+        post_method(context, instance, dest, block_migration, migrate_data)
+
+    def post_live_migration(self, context, instance, block_device_info, migrate_data=None):
+        self.destroy(context, instance, network_info=None, block_device_info=block_device_info)
+
+    def post_live_migration_at_destination(self, context, instance, network_info,
+                                           block_migration=False, block_device_info=None):
+        self.spawn(context, instance, None, None, None, None, network_info=network_info)
