@@ -5,6 +5,7 @@ LAB_DIR=${LAB_DIR:-${TMPDIR:-/tmp}/ulab}
 LAB_NET=${LAB_NET:-10.77.0}            # management network, /24
 LAB_BR=${LAB_BR:-br-lab}               # management bridge on this machine
 LAB_DATA_BR=${LAB_DATA_BR:-br-labdata} # carries the guests' VLANs
+export LAB_DIR LAB_NET LAB_DATA_BR     # probe.py and check.py read them
 SUITE=${SUITE:-bookworm}
 # libraries every service's venv gets besides its own requirements
 EXTRA_DISTS="PyMySQL pymemcache python-memcached pyuwsgi"

@@ -64,7 +64,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
     def _ns(guest):
         return 'g-' + guest['uuid'][:8]
 
-    def _alive(guest):
+    def _alive(self, guest):
         return attempt('systemctl', '-q', 'is-active', 'guest-' + guest['uuid'][:8])
 
     def _start(self, guest):

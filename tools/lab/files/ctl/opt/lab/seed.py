@@ -11,7 +11,8 @@ image = c.image.find_image('lab') or c.create_image(
 net = c.network.find_network('lab') or c.network.create_network(name='lab')
 if not c.network.find_subnet('lab'):
     c.network.create_subnet(name='lab', network_id=net.id, ip_version=4,
-                            cidr='10.99.0.0/24', enable_dhcp=False)
+                            cidr='10.99.0.0/24', enable_dhcp=False,
+                            allocation_pools=[{'start': '10.99.0.10', 'end': '10.99.0.199'}])
 zones = {s.host: s.availability_zone for s in c.compute.services() if s.binary == 'nova-compute'}
 computes = sorted(zones)
 
