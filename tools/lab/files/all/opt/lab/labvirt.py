@@ -27,8 +27,8 @@ def attempt(*words):
 
 
 class LabDriver(fake.FakeDriverWithoutFakeNodes):
-    vcpus = int(os.environ.get('LABVIRT_VCPUS', 8))
-    memory_mb = int(os.environ.get('LABVIRT_RAM_MB', 16384))
+    vcpus = int(os.environ.get('LABVIRT_VCPUS', '8'))
+    memory_mb = int(os.environ.get('LABVIRT_RAM_MB', '16384'))
     local_gb = 500
 
     def init_host(self, host):
@@ -43,7 +43,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
 
     # -- bookkeeping
     def _path(self, uuid):
-        return '%s/%s.json' % (GUESTS, uuid)
+        return f'{GUESTS}/{uuid}.json'
 
     def _track(self, guest):
         self.resources.claim(guest['vcpus'], guest['memory_mb'], guest['disk_gb'])
@@ -87,7 +87,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
             run('ip', '-n', ns, 'addr', 'add', addr, 'dev', dev)
         run('ip', 'link', 'set', tap, 'up')
         run('ovs-vsctl', '--may-exist', 'add-port', 'br-int', tap, '--', 'set', 'Interface', tap,
-            'external_ids:iface-id=' + vif['id'], 'external_ids:attached-mac="%s"' % vif['mac'],
+            'external_ids:iface-id=' + vif['id'], f'external_ids:attached-mac="{vif["mac"]}"',
             'external_ids:iface-status=active', 'external_ids:vm-uuid=' + guest['uuid'])
         run('ip', '-n', ns, 'link', 'set', dev, 'up')
         for gateway in vif.get('gateways', ()):
@@ -111,7 +111,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
             addrs, gateways = [], []
             for subnet in vif['network']['subnets']:
                 for ip in subnet['ips']:
-                    addrs.append('%s/%s' % (ip['address'], str(subnet['cidr']).split('/')[1]))
+                    addrs.append(f'{ip["address"]}/{str(subnet["cidr"]).split("/")[1]}')
                 if (subnet.get('gateway') or {}).get('address'):
                     gateways.append(subnet['gateway']['address'])
             vifs.append({'id': vif['id'], 'mac': vif['address'], 'addrs': addrs, 'gateways': gateways,
@@ -147,7 +147,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
                        block_migration=False, migrate_data=None):
         # LABVIRT_MIGRATION_S: how long a guest takes; a file of that name in
         # /run makes the next migrations fail, as a real hypervisor may
-        time.sleep(float(os.environ.get('LABVIRT_MIGRATION_S', 2)))
+        time.sleep(float(os.environ.get('LABVIRT_MIGRATION_S', '2')))
         if os.path.exists('/run/labvirt-fail-migrations'):
             recover_method(context, instance, dest, migrate_data)
             raise RuntimeError('the lab was told to fail migrations')

@@ -1,16 +1,27 @@
 """ready.py COMPUTES AGENTS CONTROLLERS: exit 0 when so many, and the volume services, are up."""
+
 import sys
+
+import keystoneauth1.exceptions
 import openstack
 
-n_computes, n_agents, n_ctl = map(int, sys.argv[1:])
-c = openstack.connect(cloud='admin')
+computes, agents, controllers = map(int, sys.argv[1:])
+cloud = openstack.connect(cloud='admin')
 try:
-    computes = [h for h in c.compute.hypervisors(details=True) if h.state == 'up']
-    agents = [a for a in c.network.agents() if a.is_alive]
-    volumes = [s for s in c.block_storage.services() if s.binary == 'cinder-volume' and s.state == 'up']
-    conductors = [s for s in c.compute.services() if s.binary == 'nova-conductor' and s.state == 'up']
-    images = list(c.image.images())
-except Exception as e:
-    sys.exit('not yet: %s' % e)
-sys.exit(not (len(computes) >= n_computes and len(agents) >= n_agents
-              and len(conductors) >= n_ctl and len(volumes) >= 2))
+    up = {
+        'computes': sum(h.state == 'up' for h in cloud.compute.hypervisors(details=True)),
+        'agents': sum(agent.is_alive for agent in cloud.network.agents()),
+        'volumes': sum(
+            service.binary == 'cinder-volume' and service.state == 'up'
+            for service in cloud.block_storage.services()
+        ),
+        'conductors': sum(
+            service.binary == 'nova-conductor' and service.state == 'up'
+            for service in cloud.compute.services()
+        ),
+        'images': len(list(cloud.image.images())),
+    }
+except (openstack.exceptions.SDKException, keystoneauth1.exceptions.ClientException) as error:
+    sys.exit(f'not yet: {error}')
+wanted = {'computes': computes, 'agents': agents, 'volumes': 2, 'conductors': controllers}
+sys.exit(any(up[what] < number for what, number in wanted.items()))
