@@ -1,0 +1,70 @@
+"""The message bus: transports, topics and what an endpoint exposes.
+
+Messages are doorbells; rows are the truth (see ``reliability.md`` M1). Only casts are
+used: nothing ever waits for a reply. The global ``cfg.CONF`` is used because
+oslo.messaging registers its tracing options on that one only.
+"""
+
+from collections.abc import Callable
+import threading
+from typing import Any, TypeVar
+
+from oslo_config import cfg
+import oslo_messaging as messaging
+from oslo_messaging.rpc import dispatcher
+
+CONDUCTOR_TOPIC = 'upgrade-conductor'
+CONDUCTOR_EXCHANGE = 'upgrade-conductor'
+
+_lock = threading.Lock()
+_transports: dict[str, Any] = {}
+
+Method = TypeVar('Method', bound=Callable[..., Any])
+
+
+def expose(method: Method) -> Method:
+    """Let peers call a method of an endpoint; nothing else of it can be called."""
+    exposed: Method = messaging.expose(method)
+    return exposed
+
+
+def engine_topic(agent_id: str) -> str:
+    """Return the topic, and exchange, of one engine identity."""
+    return f'upgrade-engine.{agent_id}'
+
+
+def get_transport(conf: cfg.ConfigOpts) -> Any:
+    """Return this process's transport, made at first use (after any fork)."""
+    with _lock:
+        url = conf.transport_url
+        if url not in _transports:
+            _transports[url] = messaging.get_rpc_transport(conf)
+        return _transports[url]
+
+
+def reset() -> None:
+    """Forget the transports: after a fork, and between tests."""
+    with _lock:
+        for transport in _transports.values():
+            transport.cleanup()
+        _transports.clear()
+
+
+def get_server(conf: cfg.ConfigOpts, exchange: str, topic: str, server: str, endpoint: Any) -> Any:
+    """Serve `endpoint`; only methods marked with :data:`expose` can be called."""
+    target = messaging.Target(exchange=exchange, topic=topic, server=server)
+    return messaging.get_rpc_server(
+        get_transport(conf),
+        target,
+        [endpoint],
+        executor='threading',
+        access_policy=dispatcher.ExplicitRPCAccessPolicy,
+    )
+
+
+def get_client(
+    conf: cfg.ConfigOpts, exchange: str, topic: str, version: str, retry: int | None = 3
+) -> Any:
+    """Return a client for casts; `retry` bounds how long a cast may block on a dead broker."""
+    target = messaging.Target(exchange=exchange, topic=topic, version=version)
+    return messaging.get_rpc_client(get_transport(conf), target, retry=retry)

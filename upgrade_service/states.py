@@ -1,0 +1,198 @@
+"""Every state, verb and legal transition of upgrades and steps: the first page to read.
+
+Three kinds of table stand here and nothing else decides:
+
+* ``UPGRADE_STATES``, ``STEP_STATES`` and the other names, each with a sentence;
+* ``VERBS``: what an operator may ask in which state, and where it leads;
+* ``OWNER_MOVES`` and ``STEP_MOVES``: what the owning conductor may change.
+
+A request is answered in one of three ways: it moves the upgrade, it is already so
+(``ALREADY``), or it is illegal (``None``, an HTTP 409 at the edge).
+"""
+
+import dataclasses
+
+# -- upgrades ----------------------------------------------------------------------------------
+
+UPGRADE_STATES = {
+    'planning': 'a conductor discovers the cluster and makes the plan',
+    'draft': 'the plan is ready to be looked at; nothing was touched',
+    'running': 'steps are dispatched, in the direction the upgrade has',
+    'stopping': 'nothing new is dispatched; attempts in flight end, then `next` takes effect',
+    'paused': 'nothing is in flight; an operator or a gate holds the upgrade',
+    'blocked': 'nothing new is dispatched until a person decides; `blocked_reason` says why',
+    'succeeded': 'the plan was carried out',
+    'cancelled': 'stopped before the end; healthy hosts are back in service',
+    'rolled_back': 'every step down to the rollback floor was undone',
+}
+TERMINAL = frozenset({'succeeded', 'cancelled', 'rolled_back'})
+#: states in which a conductor has something to do for the upgrade
+OWNED = frozenset({'planning', 'running', 'stopping', 'blocked'})
+#: states in which outcomes of attempts are still recorded
+RECORDING = frozenset({'running', 'stopping', 'blocked', 'paused'})
+
+#: forward: the plan; back: undo steps; release: put healthy hosts back into service
+DIRECTIONS = frozenset({'forward', 'back', 'release'})
+#: what a stopping (or blocked) upgrade becomes once nothing is in flight
+NEXTS = frozenset({'paused', 'cancelled', 'back'})
+
+BLOCKED_REASONS = {
+    'step_failed': 'a step failed or its outcome is unknown',
+    'breaker': 'too many hosts failed in a row',
+    'drift': 'the cloud is no longer the one that was planned for',
+    'state_loss': 'the database forgot what engines remember',
+    'stuck': 'nothing is ready, in flight or waiting for a time',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """Where a verb leads: the new state and, with it, what follows."""
+
+    state: str
+    next: str | None = None
+    direction: str | None = None  # None: keep
+
+
+#: the request is already fulfilled: 202 and nothing changes
+ALREADY = Move('')
+
+_STOP_TO_PAUSE = Move('stopping', next='paused')
+_STOP_TO_CANCEL = Move('stopping', next='cancelled')
+
+#: verb -> state, or (state, next) where next decides -> what happens; absent: 409
+VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
+    'start': {'draft': Move('running', direction='forward')},
+    'pause': {
+        'running': _STOP_TO_PAUSE,
+        ('stopping', 'paused'): ALREADY,
+        'paused': ALREADY,
+        'blocked': Move('blocked', next='paused'),
+        ('blocked', 'paused'): ALREADY,
+    },
+    'resume': {
+        'running': ALREADY,
+        ('stopping', 'paused'): Move('running'),
+        'paused': Move('running'),
+        # only when no step is failed or unknown and the reason is acknowledged
+        'blocked': Move('running'),
+        ('blocked', 'paused'): Move('running'),
+    },
+    'cancel': {
+        'planning': Move('cancelled'),
+        'draft': Move('cancelled'),
+        'running': _STOP_TO_CANCEL,
+        ('stopping', 'paused'): _STOP_TO_CANCEL,
+        ('stopping', 'cancelled'): ALREADY,
+        'paused': _STOP_TO_CANCEL,
+        'blocked': _STOP_TO_CANCEL,
+        ('blocked', 'paused'): _STOP_TO_CANCEL,
+        'cancelled': ALREADY,
+    },
+    'approve': {'paused': Move('running')},
+    # verbs on one step of the upgrade; they leave its state alone
+    'retry': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
+    'skip': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
+    'delete': {
+        'draft': ALREADY,
+        'succeeded': ALREADY,
+        'cancelled': ALREADY,
+        'rolled_back': ALREADY,
+    },
+}
+STEP_VERBS = frozenset({'retry', 'skip'})
+
+#: (verb, direction) pairs that differ from the table above
+_BY_DIRECTION: dict[tuple[str, str], Move | None] = {
+    ('cancel', 'release'): ALREADY,
+    ('cancel', 'back'): None,
+}
+
+
+def decide(verb: str, state: str, next_: str | None, direction: str) -> Move | None:
+    """Say what `verb` does to an upgrade: a Move, ALREADY, or None when it is illegal."""
+    if state in ('running', 'stopping', 'paused', 'blocked'):
+        if (verb, direction) in _BY_DIRECTION:
+            return _BY_DIRECTION[verb, direction]
+    table = VERBS[verb]
+    return table.get((state, next_ or ''), table.get(state))
+
+
+def allowed(state: str, next_: str | None, direction: str) -> list[str]:
+    """List the verbs that would not be refused now, for the body of a 409."""
+    return sorted(verb for verb in VERBS if decide(verb, state, next_, direction))
+
+
+#: what the owning conductor may do, each with its reason
+OWNER_MOVES = frozenset(
+    {
+        ('planning', 'draft'),  # the plan is stored
+        ('planning', 'cancelled'),  # no plan can be made; nothing was touched
+        ('running', 'paused'),  # a gate waits for a person
+        ('running', 'blocked'),  # see BLOCKED_REASONS
+        ('running', 'succeeded'),  # direction forward is complete
+        ('running', 'cancelled'),  # direction release is complete
+        ('running', 'rolled_back'),  # direction back is complete
+        ('stopping', 'paused'),  # next=paused and nothing in flight
+        ('stopping', 'running'),  # next=cancelled or back: the release or undo steps
+        ('stopping', 'cancelled'),  # next=cancelled and nothing to put back
+        ('blocked', 'running'),  # retry, skip or resolve left no blocker
+        ('blocked', 'stopping'),  # the same, and a pause was asked for meanwhile
+    }
+)
+
+# -- steps -------------------------------------------------------------------------------------
+
+STEP_STATES = {
+    'pending': 'not begun, or given back; waits for its parents and the budget',
+    'dispatched': 'an order is out; the engine has not said that it runs',
+    'running': 'its engine, or the conductor for a cloud step, works on it',
+    'succeeded': 'it really ended well',
+    'failed': 'it ended, and not well',
+    'unknown': 'nobody can say whether it ended; a person decides',
+    'skipped': 'a person said to go on without it',
+    'cancelled': 'it will not be done in this upgrade',
+}
+STEP_DONE = frozenset({'succeeded', 'skipped'})
+STEP_ENDED = frozenset({'succeeded', 'skipped', 'cancelled'})
+STEP_IN_FLIGHT = frozenset({'dispatched', 'running'})
+STEP_STUCK = frozenset({'failed', 'unknown'})
+
+STEP_MOVES = frozenset(
+    {
+        ('pending', 'dispatched'),  # order written, inside the budget
+        ('pending', 'running'),  # a cloud step or gate: the owner itself works
+        ('pending', 'succeeded'),  # a gate that nothing holds
+        ('dispatched', 'running'),  # accepted by the engine
+        ('dispatched', 'succeeded'),
+        ('dispatched', 'failed'),
+        ('dispatched', 'unknown'),
+        ('dispatched', 'pending'),  # revoked, or refused before anything ran
+        ('running', 'succeeded'),
+        ('running', 'failed'),
+        ('running', 'unknown'),
+        ('running', 'pending'),  # interruptible step stopped with its progress kept
+        ('succeeded', 'pending'),  # a drained host was found in use again
+        ('failed', 'pending'),  # idempotent and attempts left, or an operator's retry
+        ('unknown', 'pending'),  # the same, after check() or with the risk acknowledged
+        ('unknown', 'succeeded'),  # check() proves the goal
+        ('failed', 'skipped'),
+        ('unknown', 'skipped'),
+        ('pending', 'skipped'),
+        ('pending', 'cancelled'),
+    }
+)
+
+
+def legal_step(old: str, new: str) -> bool:
+    """Tell whether a step may go from `old` to `new`."""
+    return (old, new) in STEP_MOVES
+
+
+# -- agents ------------------------------------------------------------------------------------
+
+AGENT_STATES = {
+    'pending': 'asked to be enrolled; an administrator must approve it',
+    'active': 'trusted with orders for its own host',
+    'revoked': 'nothing it says is believed any more',
+}

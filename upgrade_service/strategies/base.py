@@ -1,0 +1,154 @@
+"""The contract of a strategy: how one way of deploying OpenStack is upgraded.
+
+A strategy has two halves that share nothing but data. The *planning* half
+(:meth:`UpgradeStrategy.steps`) is a pure function that the conductor's planner calls:
+it says which steps a project needs. The *engine* half runs on the host: it turns a
+step's few parameters, through the engine's own root-owned settings, into a
+:class:`Job` of absolute commands, or does an ``in_process`` action itself. No argv,
+path, URL or environment ever comes out of a message.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+import dataclasses
+import enum
+from typing import Any
+
+from upgrade_service import model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation of a job; the shim knows exactly these (`do`) and no others.
+
+    run      argv (absolute argv[0]), env, cwd, user, timeout (s), exits {code: meaning}
+    symlink  path, target: replaced atomically
+    mkdir    path
+    remove   path: a tree below one of the job's `roots`
+    write    path, text, mode
+    wait_http  url, timeout (s), codes: until it answers with one of the codes
+    """
+
+    do: str
+    title: str  #: for people, appears in the log
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cwd: str = '/'
+    user: str | None = None
+    path: str | None = None
+    target: str | None = None
+    text: str | None = None
+    mode: int = 0o644
+    url: str | None = None
+    codes: tuple[int, ...] = ()
+    timeout: int = 600
+    #: meaning of an exit status: 'done', 'again', 'stop' (succeed, skip the rest),
+    #: 'warning', 'broken' (the checker itself failed: a warning), 'failed' (the default)
+    exits: Mapping[int, str] = dataclasses.field(default_factory=lambda: {0: 'done'})
+    #: run together with the neighbours that carry the same group, and wait for all
+    group: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the shim carries out for one attempt: operations in order."""
+
+    ops: tuple[Op, ...]
+    timeout: int  #: seconds for the whole job
+    interruptible: bool = False
+    user: str | None = None
+
+
+class Result(enum.StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = 'succeeded'
+    FAILED = 'failed'
+    UNKNOWN = 'unknown'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of an attempt; fits in a journal's outcome slot (4 KiB) without its output."""
+
+    result: Result
+    rc: int = 0
+    error: str = ''  #: one sentence: what, to what, what next
+    output: str = ''  #: tail of what was printed, secrets masked
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: e.g. {'version': …}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One step of an order, as the engine hands it to a strategy."""
+
+    step: str
+    attempt: int
+    kind: str
+    host: str
+    project: str | None
+    params: Mapping[str, Any]
+    timeout: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Site:
+    """What the engine's own configuration says about this host."""
+
+    host: str
+    settings: Mapping[str, Any]  #: engine.d/<strategy>.yaml
+    state_dir: str
+
+
+class UpgradeStrategy(abc.ABC):
+    """Base of every strategy plugin (entry point `upgrade_service.strategies`)."""
+
+    name: str
+    summary: str  #: one line for `openstack upgrade strategy list`
+    unit_of_change = 'project'  #: or 'host': a host's projects change together
+    #: kinds done in a worker thread of the engine: idempotent, no child, about a second
+    in_process: frozenset[str] = frozenset()
+    #: kinds this strategy knows
+    kinds: frozenset[str] = frozenset()
+    #: schema (JSON) of its file in engine.d
+    settings_schema: Mapping[str, Any] = {'type': 'object'}
+
+    # -- planning half: pure, no I/O ---------------------------------------------------------
+
+    def steps(
+        self,
+        services: Sequence[model.Service],
+        facts: Mapping[str, Any],
+        target: Mapping[str, Any],
+    ) -> list[str]:
+        """Name the host step kinds needed to bring one project on one host to the target.
+
+        `services`: the project's services on the host. `facts`: what its engine reported.
+        `target`: {'project', 'version', 'release', 'data': the project's data}.
+        """
+        return ['prefetch', 'upgrade_service', 'verify_host']
+
+    # -- engine half ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def facts(self, site: Site) -> dict[str, Any]:
+        """Report what this strategy sees on the host: {'projects': {name: {...}}, …}.
+
+        A project's entry: {'version', 'how', 'path', 'services': [{'binary', 'unit',
+        'state'}]}; `state` is systemd's ActiveState. Read-only and quick.
+        """
+
+    def check(self, task: Task, site: Site) -> bool:
+        """Tell whether the goal of the step is met already, so that nothing need be done."""
+        return False
+
+    @abc.abstractmethod
+    def run(self, task: Task, site: Site) -> Job | Outcome:
+        """Return the job of a step, or its outcome for an in-process kind.
+
+        :raises Refused: the settings do not allow it; nothing was changed.
+        """
+
+    def undo(self, task: Task, site: Site) -> Job | Outcome:
+        """Return the job that reverses the step; only for kinds with an undo."""
+        raise NotImplementedError(f'{self.name} cannot undo {task.kind}')
