@@ -1,10 +1,10 @@
 """Judge an upgraded cloud from outside: does every service of every host run the release?
 
-    check.py RELEASE [--seed-hosts HOST,...] [--json FILE]
+    check.py RELEASE [--seed-hosts HOST,...] [--since TIME] [--json FILE]
 
 Prints a line for each check and ends with status 1 when one failed. Seed hosts are those upgraded
-while no upgraded host could take their servers, which therefore may have moved twice; the first host
-that a server left is taken for one.
+while no upgraded host could take their servers, which therefore may have moved twice; the first
+host that a server left is taken for one.
 """
 
 import argparse
@@ -28,11 +28,12 @@ Problems = list[str]
 class Cloud:
     """What the checks look at: the release's facts, and the cloud's answers."""
 
-    def __init__(self, release: str, seed_hosts: set[str]) -> None:
+    def __init__(self, release: str, seed_hosts: set[str], since: str) -> None:
         text = (outside.LAB_SRC / 'releases' / release).read_text()
-        self.versions = dict(re.findall(r'^([a-z]+)=[^=]+==(\S+)', text, re.M))
-        self.nova_version = re.findall(r'^# nova service version (\d+)', text, re.M)[0]
+        self.versions = dict(re.findall(r'^([a-z]+)=[^=]+==(\S+)', text, re.MULTILINE))
+        self.nova_version = re.findall(r'^# nova service version (\d+)', text, re.MULTILINE)[0]
         self.seed_hosts = seed_hosts
+        self.since = since
         self.token = outside.issue_token()
 
     def get(self, api: str, path: str) -> outside.Json:
@@ -70,9 +71,8 @@ def running_code(cloud: Cloud) -> Problems:
             loaded = [environments for environments in loaded if environments]
             if not loaded:
                 problems.append(f'{host}: {unit} does not run')
-            for environments in loaded:
-                if environments != wanted:
-                    problems.append(f'{host}: {unit} runs {" and ".join(sorted(environments))}')
+            wrong = {' and '.join(sorted(names)) for names in loaded if names != wanted}
+            problems += [f'{host}: {unit} runs {names}' for names in sorted(wrong)]
     return problems
 
 
@@ -93,7 +93,8 @@ def nova_service_versions(cloud: Cloud) -> Problems:
     rows = outside.in_host('ctl1', 'mariadb', '-N', 'nova', '-e', query).splitlines()
     records = [row.split('\t') for row in rows]
     hosts = {host for host, binary, _version in records if binary == 'nova-compute'}
-    problems = [f'{host}: no nova-compute record' for host in outside.hosts('cmp') if host not in hosts]
+    missing = set(outside.hosts('cmp')) - hosts
+    problems = [f'{host}: no nova-compute record' for host in sorted(missing)]
     for host, binary, version in records:
         if binary in NOVA_BINARIES and version != cloud.nova_version:
             problems.append(f'{host}: {binary} reports {version}, not {cloud.nova_version}')
@@ -138,6 +139,8 @@ def servers_active(cloud: Cloud) -> Problems:
 def moves(cloud: Cloud) -> Problems:
     """No server moved more often than the order of hosts makes necessary, and none in vain."""
     path = '/v2.1/os-migrations?migration_type=live-migration'
+    if cloud.since:
+        path += f'&changes-since={cloud.since}'
     rows = sorted(cloud.get('nova', path)['migrations'], key=lambda row: str(row['created_at']))
     names = {server['id']: server['name'] for server in cloud.servers()}
     seeds = cloud.seed_hosts or {row['source_compute'] for row in rows[:1]}
@@ -149,8 +152,9 @@ def moves(cloud: Cloud) -> Problems:
         if server not in names:
             continue        # it is gone
         first.setdefault(server, row['source_compute'])
-        count[server] += 1
-        if row['status'] != 'completed':
+        if row['status'] == 'completed':
+            count[server] += 1
+        else:
             problems.append(f'{names[server]}: a live migration ended with {row["status"]}')
     for server, times in count.items():
         if times > (2 if first[server] in seeds else 1):
@@ -164,8 +168,9 @@ def boot_and_delete(cloud: Cloud) -> Problems:
     flavor = next(row['id'] for row in flavors if row['name'] == 'm1.lab')
     image = cloud.get('glance', '/v2/images?name=lab')['images'][0]['id']
     network = cloud.get('neutron', '/v2.0/networks?name=lab')['networks'][0]['id']
-    body = {'name': 'after', 'flavorRef': flavor, 'imageRef': image, 'networks': [{'uuid': network}]}
-    created = outside.request('nova', '/v2.1/servers', cloud.token, {'server': body})[0]
+    server = {'name': 'after', 'flavorRef': flavor, 'imageRef': image}
+    body = {'server': {**server, 'networks': [{'uuid': network}]}}
+    created = outside.request('nova', '/v2.1/servers', cloud.token, body)[0]
     path = '/v2.1/servers/' + created['server']['id']
     problems = await_server(cloud, path, 'ACTIVE')
     outside.request('nova', path, cloud.token, method='DELETE')
@@ -214,14 +219,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('release')
     parser.add_argument('--seed-hosts', default='', help='comma separated')
+    parser.add_argument('--since', default='', help='only count moves after 2026-12-24T18:00:00Z')
     parser.add_argument('--json', default='', help='write the results to this file as well')
     options = parser.parse_args()
-    cloud = Cloud(options.release, set(filter(None, options.seed_hosts.split(','))))
+    seed_hosts = set(filter(None, options.seed_hosts.split(',')))
+    cloud = Cloud(options.release, seed_hosts, options.since)
     results: dict[str, Problems] = {}
     for check in CHECKS:
         name = check.__name__.replace('_', ' ')
         problems = results[name] = result(check, cloud)
-        print(f'{"FAILED" if problems else "ok":7}{name}', *problems, sep='\n         ', flush=True)
+        verdict = 'FAILED' if problems else 'ok'
+        print(f'{verdict:7}{name}', *problems, sep='\n         ', flush=True)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
     failed = sum(map(bool, results.values()))

@@ -8,11 +8,12 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 import typing
 import urllib.request
 
 LAB_SRC = pathlib.Path(__file__).resolve().parent
-LAB_DIR = pathlib.Path(os.environ.get('LAB_DIR') or os.environ.get('TMPDIR', '/tmp') + '/ulab')
+LAB_DIR = pathlib.Path(os.environ.get('LAB_DIR') or tempfile.gettempdir() + '/ulab')
 LAB_NET = os.environ.get('LAB_NET', '10.77.0')
 PORTS = {
     'keystone': 5000,

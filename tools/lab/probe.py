@@ -1,10 +1,11 @@
-"""Ask every API and every guest, twice a second, until told to stop; then say how long each was out.
+"""Ask every API and every guest twice a second until told to stop; say how long each was out.
 
     probe.py [--json FILE]      SIGTERM or SIGINT ends it and prints the report
 
-A request has failed when it was refused or reset, answered 5xx, or not answered in 10 s. An outage
-runs from the start of the first failed request to the start of the next good one. Guests are pinged
-from a port on the tenants' VLAN that belongs to none of them, so it stays when they move.
+A request has failed when it was refused or reset, answered 5xx, or not answered in 10 s. An
+outage runs from the start of the first failed request to the start of the next good one. Guests
+are pinged from a port on the tenants' VLAN that belongs to none of them, so it stays when they
+move.
 """
 
 import argparse
@@ -160,21 +161,24 @@ def leave_network() -> None:
 
 def listen(series: Series, ping: 'subprocess.Popen[str]') -> None:
     """Read a ping's lines: an answer, or that none has come for the last one sent."""
-    assert ping.stdout is not None
-    for line in ping.stdout:
+    for line in ping.stdout or ():
         if 'bytes from' in line:
             series.good(time.time(), float(line.split('time=')[1].split()[0]) / 1000)
         elif 'no answer yet' in line or 'nreachable' in line:
             series.bad(time.time() - INTERVAL, 'no answer')
 
 
-def start_pings(addresses: dict[str, str], seen: dict[str, Series]) -> list['subprocess.Popen[str]']:
+def start_pings(
+    addresses: dict[str, str], seen: dict[str, Series]
+) -> list['subprocess.Popen[str]']:
     """One ping for each guest, read by a thread of its own."""
     pings = []
     enter = ['nsenter', '-t', str(outside.leader('ctl1')), '-m', '-n', '--']
     for name, address in addresses.items():
         words = ['stdbuf', '-oL', 'ping', '-n', '-O', '-i', str(INTERVAL), address]
-        ping = subprocess.Popen([*enter, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        ping = subprocess.Popen(
+            [*enter, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         threading.Thread(target=listen, args=(seen[name], ping), daemon=True).start()
         pings.append(ping)
     return pings
