@@ -21,7 +21,7 @@ import outside
 
 ROLES = {'ctl1': {'one', 'ctl'}, 'ctl': {'ctl'}, 'cmp': {'cmp', 'net'}}
 NOVA_BINARIES = ('nova-compute', 'nova-conductor', 'nova-scheduler')
-PATIENCE = 120      # s for services to report, and for a server to boot or go
+PATIENCE = 120  # s for services to report, and for a server to boot or go
 Problems = list[str]
 
 
@@ -54,7 +54,8 @@ def units_of(host: str) -> list[str]:
     wanted = pathlib.Path(f'/proc/{outside.leader(host)}/root/etc/systemd/system')
     enabled = wanted / 'multi-user.target.wants'
     return [
-        row[1] for row in rows
+        row[1]
+        for row in rows
         if row[0] in roles and (row[0] != 'net' or (enabled / f'{row[1]}.service').is_symlink())
     ]
 
@@ -150,7 +151,7 @@ def moves(cloud: Cloud) -> Problems:
     for row in rows:
         server = row['instance_uuid']
         if server not in names:
-            continue        # it is gone
+            continue  # it is gone
         first.setdefault(server, row['source_compute'])
         if row['status'] == 'completed':
             count[server] += 1

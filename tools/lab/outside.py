@@ -126,7 +126,7 @@ def unit_processes(host: str) -> dict[str, list[int]]:
                 continue
             group = (process / 'cgroup').read_text()
         except OSError:
-            continue        # it has just ended
+            continue  # it has just ended
         for part in group.replace('\n', '/').split('/'):
             if part.endswith('.service'):
                 found.setdefault(part.removesuffix('.service'), []).append(int(process.name))

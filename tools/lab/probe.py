@@ -23,9 +23,9 @@ import urllib.error
 
 import outside
 
-INTERVAL = 0.5      # s between two requests to one endpoint
+INTERVAL = 0.5  # s between two requests to one endpoint
 SWITCH, PORT = 'br-probe', 'probe0'
-ADDRESS = '10.99.0.250/24'      # outside the subnet's allocation pool
+ADDRESS = '10.99.0.250/24'  # outside the subnet's allocation pool
 # one cheap authenticated request for each API
 USES = {
     'keystone': '/v3/auth/projects',
@@ -117,7 +117,7 @@ def watch(series: Series, call: collections.abc.Callable[[], object]) -> None:
 def api_calls() -> dict[str, collections.abc.Callable[[], object]]:
     """What is asked: each API's front page, a token, and that token at each API in turn."""
     calls: dict[str, collections.abc.Callable[[], object]] = {
-        api: lambda api=api: outside.request(api, '/')      # type: ignore[misc]
+        api: lambda api=api: outside.request(api, '/')  # type: ignore[misc]
         for api in outside.PORTS
     }
     turns = itertools.cycle(USES.items())
@@ -193,7 +193,7 @@ def show(report: dict[str, dict[str, dict[str, object]]]) -> None:
                 f'{name:14}{row["requests"]:>9}{row["failed"]:>8}{row["longest_gap_s"]:>8} s'
                 f'{row["failed_s"]:>7} s{row["slowest_answer_s"]:>8} s'
             )
-            for outage in row['outages']:       # type: ignore[attr-defined]
+            for outage in row['outages']:  # type: ignore[attr-defined]
                 print(f'    {outage["began"]} {outage["seconds"]} s: {outage["error"]}')
 
 
