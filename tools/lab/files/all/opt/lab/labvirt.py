@@ -67,21 +67,24 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
     def _alive(self, guest):
         return attempt('systemctl', '-q', 'is-active', 'guest-' + guest['uuid'][:8])
 
-    def _start(self, guest):
-        ns, short = self._ns(guest), guest['uuid'][:8]
+    def _prepare(self, guest):
+        """All but a running guest: its ports are on the switch, so the network agent wires them."""
+        ns = self._ns(guest)
         self._stop(guest)
         run('ip', 'netns', 'add', ns)
         run('ip', '-n', ns, 'link', 'set', 'lo', 'up')
-        for vif in guest['vifs']:
-            self._plug(guest, vif, 'eth0' if len(guest['vifs']) == 1 else 'p' + vif['dev'][3:])
-        run('systemd-run', '-q', '--collect', '--unit=guest-' + short,
-            '--description=guest ' + guest['name'], 'ip', 'netns', 'exec', ns, 'sleep', 'infinity')
-
-    def _plug(self, guest, vif, dev):
-        ns, tap = self._ns(guest), vif['dev']
-        run('ip', 'link', 'add', tap, 'type', 'veth', 'peer', 'name', dev, 'netns', ns)
-        # announce the address when the link comes up: the switches learn where it moved to
+        # announce the addresses when a link comes up
         attempt('ip', 'netns', 'exec', ns, 'sysctl', '-qw', 'net.ipv4.conf.all.arp_notify=1')
+        for vif in guest['vifs']:
+            self._plug(guest, vif)
+
+    @staticmethod
+    def _device(guest, vif):
+        return 'eth0' if len(guest['vifs']) == 1 else 'p' + vif['dev'][3:]
+
+    def _plug(self, guest, vif):
+        ns, tap, dev = self._ns(guest), vif['dev'], self._device(guest, vif)
+        run('ip', 'link', 'add', tap, 'type', 'veth', 'peer', 'name', dev, 'netns', ns)
         run('ip', '-n', ns, 'link', 'set', dev, 'address', vif['mac'])
         for addr in vif['addrs']:
             run('ip', '-n', ns, 'addr', 'add', addr, 'dev', dev)
@@ -89,9 +92,21 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
         run('ovs-vsctl', '--may-exist', 'add-port', 'br-int', tap, '--', 'set', 'Interface', tap,
             'external_ids:iface-id=' + vif['id'], f'external_ids:attached-mac="{vif["mac"]}"',
             'external_ids:iface-status=active', 'external_ids:vm-uuid=' + guest['uuid'])
-        run('ip', '-n', ns, 'link', 'set', dev, 'up')
-        for gateway in vif.get('gateways', ()):
-            attempt('ip', '-n', ns, 'route', 'add', 'default', 'via', gateway, 'dev', dev)
+
+    def _start(self, guest, prepared=False):
+        ns, short = self._ns(guest), guest['uuid'][:8]
+        if not prepared:
+            self._prepare(guest)
+        for vif in guest['vifs']:
+            dev = self._device(guest, vif)
+            run('ip', '-n', ns, 'link', 'set', dev, 'up')
+            for gateway in vif.get('gateways', ()):
+                attempt('ip', '-n', ns, 'route', 'add', 'default', 'via', gateway, 'dev', dev)
+            # as a hypervisor does after a move: the switches learn where the address is now
+            attempt('systemd-run', '-q', '--collect', 'ip', 'netns', 'exec', ns, 'arping', '-q',
+                    '-U', '-c', '5', '-I', dev, vif['addrs'][0].split('/')[0])
+        run('systemd-run', '-q', '--collect', '--unit=guest-' + short,
+            '--description=guest ' + guest['name'], 'ip', 'netns', 'exec', ns, 'sleep', 'infinity')
 
     def _stop(self, guest):
         attempt('systemctl', 'stop', 'guest-' + guest['uuid'][:8])
@@ -101,24 +116,32 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
         attempt('ip', 'netns', 'del', self._ns(guest))
 
     # -- the driver interface
+    @staticmethod
+    def _guest(instance, network_info, running):
+        vifs = []
+        for vif in network_info:
+            addrs, gateways = [], []
+            for subnet in vif['network']['subnets']:
+                prefix = str(subnet['cidr']).split('/')[1]
+                addrs += [ip['address'] + '/' + prefix for ip in subnet['ips']]
+                if (subnet.get('gateway') or {}).get('address'):
+                    gateways.append(subnet['gateway']['address'])
+            vifs.append({
+                'id': vif['id'], 'mac': vif['address'], 'addrs': addrs, 'gateways': gateways,
+                'dev': (vif.get('devname') or 'tap' + vif['id'])[:14],
+            })
+        return {
+            'uuid': instance.uuid, 'name': instance.name, 'running': running, 'vifs': vifs,
+            'vcpus': instance.flavor.vcpus, 'memory_mb': instance.flavor.memory_mb,
+            'disk_gb': instance.flavor.root_gb, 'since': time.time(),
+        }
+
     def spawn(self, context, instance, image_meta, injected_files, admin_password,
               allocations, network_info=None, block_device_info=None,
               power_on=True, accel_info=None):
         if network_info is None:
             network_info = instance.get_network_info()
-        vifs = []
-        for vif in network_info:
-            addrs, gateways = [], []
-            for subnet in vif['network']['subnets']:
-                for ip in subnet['ips']:
-                    addrs.append(f'{ip["address"]}/{str(subnet["cidr"]).split("/")[1]}')
-                if (subnet.get('gateway') or {}).get('address'):
-                    gateways.append(subnet['gateway']['address'])
-            vifs.append({'id': vif['id'], 'mac': vif['address'], 'addrs': addrs, 'gateways': gateways,
-                         'dev': (vif.get('devname') or 'tap' + vif['id'])[:14]})
-        guest = {'uuid': instance.uuid, 'name': instance.name, 'running': power_on,
-                 'vcpus': instance.flavor.vcpus, 'memory_mb': instance.flavor.memory_mb,
-                 'disk_gb': instance.flavor.root_gb, 'vifs': vifs, 'since': time.time()}
+        guest = self._guest(instance, network_info, power_on)
         if power_on:
             self._start(guest)
         self._save(guest)
@@ -143,6 +166,13 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
         self._start(guest)
         self._save(guest)
 
+    # A guest that is to come is plugged in before the source's stops: neutron 29's agent wires no
+    # port that appears when the source's binding is already inactive.
+    def pre_live_migration(self, context, instance, block_device_info, network_info, disk_info,
+                           migrate_data):
+        self._prepare(self._guest(instance, network_info, running=True))
+        return migrate_data
+
     def live_migration(self, context, instance, dest, post_method, recover_method,
                        block_migration=False, migrate_data=None):
         # LABVIRT_MIGRATION_S: how long a guest takes; a file of that name in
@@ -156,6 +186,14 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
     def post_live_migration(self, context, instance, block_device_info, migrate_data=None):
         self.destroy(context, instance, network_info=None, block_device_info=block_device_info)
 
+    def rollback_live_migration_at_destination(self, context, instance, network_info,
+                                               block_device_info, destroy_disks=True,
+                                               migrate_data=None):
+        self._stop(self._guest(instance, network_info, running=False))
+
     def post_live_migration_at_destination(self, context, instance, network_info,
                                            block_migration=False, block_device_info=None):
-        self.spawn(context, instance, None, None, None, None, network_info=network_info)
+        guest = self._guest(instance, network_info, running=True)
+        self._start(guest, prepared=os.path.exists('/run/netns/' + self._ns(guest)))
+        self._save(guest)
+        self._track(guest)
