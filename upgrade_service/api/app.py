@@ -3,26 +3,20 @@
 import threading
 from typing import Any
 
-import pecan
-import webob
 from oslo_config import cfg
-from oslo_middleware import healthcheck
-from oslo_middleware import http_proxy_to_wsgi
-from oslo_middleware import request_id
+from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
+import pecan
 
-from upgrade_service.api import auth
+from upgrade_service.api import auth, door, errors, hooks, policy
 from upgrade_service.api import bell as bells
-from upgrade_service.api import door
-from upgrade_service.api import errors
-from upgrade_service.api import hooks
-from upgrade_service.api import policy
 from upgrade_service.api.controllers import root
 
 HEALTH = '/healthcheck'
 
 
-def build(conf: cfg.ConfigOpts, *, bell: bells.Bell | None = None,
-          authenticate: Any = None) -> Any:
+def build(
+    conf: cfg.ConfigOpts, *, bell: bells.Bell | None = None, authenticate: Any = None
+) -> Any:
     """Return the WSGI application.
 
     `bell` and `authenticate` (a WSGI middleware) replace those the configuration asks for.
@@ -30,17 +24,27 @@ def build(conf: cfg.ConfigOpts, *, bell: bells.Bell | None = None,
     """
     enforcer = policy.build(conf)
     shared = {
-        'conf': conf, 'enforcer': enforcer, 'bell': bell or bells.BusBell(conf),
+        'conf': conf,
+        'enforcer': enforcer,
+        'bell': bell or bells.BusBell(conf),
         'waiters': threading.BoundedSemaphore(max(1, conf.api.threads // 2)),
     }
     served = pecan.Pecan(
-        root.RootController(shared), force_canonical=False, guess_content_type_from_ext=False,
-        hooks=[hooks.JsonHook(), hooks.ContextHook(), hooks.VersionHook(),
-               hooks.PolicyHook(enforcer)],
+        root.RootController(shared),
+        force_canonical=False,
+        guess_content_type_from_ext=False,
+        hooks=[
+            hooks.JsonHook(),
+            hooks.ContextHook(),
+            hooks.VersionHook(),
+            hooks.PolicyHook(enforcer),
+            hooks.PaceHook(pace.Pace(conf.api.mutations_per_minute)),
+        ],
     )
-    guarded = (authenticate or auth.middleware(conf))(served)
-    chosen = auth.PublicPaths(served, guarded, root.TABLE.is_public)
-    inner = errors.ErrorTranslator(door.Door(chosen))
+    behind = door.Door(served)
+    guarded = (authenticate or auth.middleware(conf))(behind)
+    chosen = auth.PublicPaths(behind, guarded, root.TABLE.is_public)
+    inner = errors.ErrorTranslator(chosen)
     routed = _Health(inner, healthcheck.Healthcheck.app_factory({'oslo_config_config': conf}))
     forwarded = http_proxy_to_wsgi.HTTPProxyToWSGI(routed, conf)
     return request_id.RequestId(forwarded)
@@ -57,9 +61,3 @@ class _Health:
         if environ.get('PATH_INFO') == HEALTH and environ['REQUEST_METHOD'] in ('GET', 'HEAD'):
             return self._health(environ, start_response)
         return self._application(environ, start_response)
-
-
-def ready(application: Any) -> bool:
-    """Ask an application for its version document; tell whether it answers."""
-    response: webob.Response = webob.Request.blank('/v1').get_response(application)
-    return bool(response.status_int == 200)

@@ -1,18 +1,16 @@
 """What a controller gets and what it gives: a checked request, and an answer."""
 
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import hashlib
 import threading
-import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+import urllib.parse
 
 from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import model
+from upgrade_service import context, exception, model
 from upgrade_service.api import bell as bells
 from upgrade_service.api import policy
 
@@ -53,17 +51,22 @@ class Ask:
         """
         policy.authorize(self.enforcer, self.ctx, rule)
 
-    def page(self, name: str, rows: Sequence[Row], marker: str, shown: Callable[[Row], Any],
-             argument: str = 'marker') -> 'Answer':
+    def page(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        marker: str,
+        shown: Callable[[Row], Any],
+        argument: str = 'marker',
+    ) -> 'Answer':
         """Answer with one page of a list that was read with `limit + 1`.
 
         `marker` is the column that the next page goes on after, `argument` the query
         argument it is given in.
         """
-        body: Row = {name: [shown(row) for row in rows[:self.limit]]}
+        body: Row = {name: [shown(row) for row in rows[: self.limit]]}
         if len(rows) > self.limit:
-            query = {**self.query, 'limit': self.limit,
-                     argument: rows[self.limit - 1][marker]}
+            query = {**self.query, 'limit': self.limit, argument: rows[self.limit - 1][marker]}
             body['next'] = f'{self.base}{self.path}?{urllib.parse.urlencode(query)}'
         return Answer(body)
 

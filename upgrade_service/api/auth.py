@@ -5,13 +5,11 @@ that only :class:`~upgrade_service.context.RequestContext` reads it. Headers of 
 that a client sent itself are dropped first.
 """
 
+from collections.abc import Callable
 import ipaddress
 import logging
-from collections.abc import Callable
 from typing import Any
 
-import webob
-import webob.dec
 from keystonemiddleware import auth_token
 from oslo_config import cfg
 from oslo_middleware import basic_auth
@@ -20,8 +18,12 @@ from webob import exc
 LOG = logging.getLogger(__name__)
 #: keystone delivers implied roles; where there is none, all are listed
 ALL_ROLES = 'admin,manager,member,reader,upgrade_operator,upgrade_reader'
-_KEPT = ('HTTP_X_FORWARDED_', 'HTTP_X_OPENSTACK_REQUEST_ID', 'HTTP_X_AUTH_TOKEN',
-         'HTTP_X_SERVICE_TOKEN')
+_KEPT = (
+    'HTTP_X_FORWARDED_',
+    'HTTP_X_OPENSTACK_REQUEST_ID',
+    'HTTP_X_AUTH_TOKEN',
+    'HTTP_X_SERVICE_TOKEN',
+)
 Wsgi = Callable[..., Any]
 
 
@@ -32,8 +34,13 @@ def strip(environ: dict[str, Any]) -> None:
 
 
 def _identify(environ: dict[str, Any], user: str) -> None:
-    environ.update(HTTP_X_IDENTITY_STATUS='Confirmed', HTTP_X_USER_ID=user,
-                   HTTP_X_USER_NAME=user, HTTP_X_PROJECT_ID=user, HTTP_X_ROLES=ALL_ROLES)
+    environ.update(
+        HTTP_X_IDENTITY_STATUS='Confirmed',
+        HTTP_X_USER_ID=user,
+        HTTP_X_USER_NAME=user,
+        HTTP_X_PROJECT_ID=user,
+        HTTP_X_ROLES=ALL_ROLES,
+    )
 
 
 class NoAuth:
@@ -43,14 +50,13 @@ class NoAuth:
         self._application = application
         LOG.warning('auth_strategy is noauth: everyone on this machine is an administrator')
 
-    @webob.dec.wsgify
-    def __call__(self, request: webob.Request) -> webob.Response:
+    def __call__(self, environ: dict[str, Any], start_response: Wsgi) -> Any:
         """Let local requests pass."""
-        if not is_loopback(request.remote_addr):
+        if not is_loopback(environ.get('REMOTE_ADDR')):
             raise exc.HTTPForbidden('without authentication only this machine is served')
-        strip(request.environ)
-        _identify(request.environ, 'noauth')
-        return request.get_response(self._application)
+        strip(environ)
+        _identify(environ, 'noauth')
+        return self._application(environ, start_response)
 
 
 class BasicAuth:
@@ -60,20 +66,20 @@ class BasicAuth:
         basic_auth.validate_auth_file(user_file)
         self._application, self._user_file = application, user_file
 
-    @webob.dec.wsgify
-    def __call__(self, request: webob.Request) -> webob.Response:
+    def __call__(self, environ: dict[str, Any], start_response: Wsgi) -> Any:
         """Let a request with a right password pass."""
-        strip(request.environ)
+        strip(environ)
         try:
-            token = basic_auth.parse_header(request.environ)
+            token = basic_auth.parse_header(environ)
             user, password = basic_auth.parse_token(token)
             basic_auth.authenticate(self._user_file, user, password)
         except (exc.HTTPClientError, ValueError) as e:
             raise exc.HTTPUnauthorized(
                 'Who asks? Send a user name and password (HTTP basic authentication).',
-                headers={'WWW-Authenticate': 'Basic realm="upgrade-service"'}) from e
-        _identify(request.environ, user)
-        return request.get_response(self._application)
+                headers={'WWW-Authenticate': 'Basic realm="upgrade-service"'},
+            ) from e
+        _identify(environ, user)
+        return self._application(environ, start_response)
 
 
 class PublicPaths:
@@ -106,6 +112,7 @@ def middleware(conf: cfg.ConfigOpts) -> Callable[[Wsgi], Wsgi]:
         'noauth': NoAuth,
         'http_basic': lambda app: BasicAuth(app, conf.api.http_basic_auth_user_file),
         'keystone': lambda app: auth_token.AuthProtocol(
-            app, {'oslo_config_config': conf, 'service_type': 'upgrade'}),
+            app, {'oslo_config_config': conf, 'service_type': 'upgrade'}
+        ),
     }
     return strategies[conf.api.auth_strategy]

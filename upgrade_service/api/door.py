@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 import webob
-import webob.dec
 from webob import exc
 
 MAX_BODY = 64 * 1024
@@ -24,15 +23,18 @@ class Door:
     def __init__(self, application: Any) -> None:
         self._application = application
 
-    @webob.dec.wsgify
-    def __call__(self, request: webob.Request) -> webob.Response:
-        """Pass a request on, or refuse it."""
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Pass a request on.
+
+        :raises HTTPException: it is refused; see ``errors.py`` for what becomes of that.
+        """
+        request = webob.Request(environ)
         try:
             _ = request.path_info, list(request.GET.items())
         except UnicodeDecodeError as e:
             raise exc.HTTPBadRequest('the address is not UTF-8') from e
-        request.environ[BODY] = _body(request)
-        return request.get_response(self._application)
+        environ[BODY] = _body(request)
+        return self._application(environ, start_response)
 
 
 def _body(request: webob.Request) -> Any:

@@ -5,15 +5,15 @@ pecan, by keystonemiddleware, or by a bug, leaves in the same form. A 5xx never 
 the text of an exception.
 """
 
-import json
 from collections.abc import Mapping
+import json
 from typing import Any
 
-import webob
-import webob.dec
 from oslo_db import exception as db_exc
 from oslo_log import log
+import webob
 from webob import exc
+import webob.dec
 
 from upgrade_service import exception
 from upgrade_service.api import microversion
@@ -42,16 +42,33 @@ TOLD = ('state', 'next', 'version', 'codes')
 RETRY_AFTER = 5
 
 
-def document(request_id: str | None, status: int, code: str, detail: str,
-             **more: Any) -> dict[str, Any]:
+def document(
+    request_id: str | None, status: int, code: str, detail: str, **more: Any
+) -> dict[str, Any]:
     """Return the body of an error."""
     title = webob.util.status_reasons.get(status, 'Error')
-    return {'errors': [{'request_id': request_id, 'code': code, 'status': status,
-                        'title': title, 'detail': detail, **more}]}
+    return {
+        'errors': [
+            {
+                'request_id': request_id,
+                'code': code,
+                'status': status,
+                'title': title,
+                'detail': detail,
+                **more,
+            }
+        ]
+    }
 
 
-def answer(request_id: str | None, status: int, code: str, detail: str,
-           headers: Mapping[str, str] | None = None, **more: Any) -> webob.Response:
+def answer(
+    request_id: str | None,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> webob.Response:
     """Return an error as a response."""
     body = json.dumps(document(request_id, status, code, detail, **more)).encode()
     response = webob.Response(body=body, status=status, content_type=JSON, charset='UTF-8')
@@ -74,7 +91,7 @@ class ErrorTranslator:
             response = request.get_response(self._application)
         except exc.HTTPException as e:
             response = e
-        except Exception as e:  # noqa: BLE001 - the last line of defence
+        except Exception as e:
             return _of_exception(request_id, e)
         if response.status_int < 400:
             return response
@@ -86,9 +103,13 @@ def _of_exception(request_id: str | None, error: Exception) -> webob.Response:
     if isinstance(error, (db_exc.DBConnectionError, db_exc.DBDeadlock)):
         error = exception.Busy(retry_after=RETRY_AFTER)
     if not isinstance(error, exception.UpgradeError) or error.status == 500:
-        LOG.exception('Request failed', exc_info=error)
-        return answer(request_id, 500, exception.UpgradeError.code,
-                      'The service failed; the log has the reason under this request id.')
+        LOG.error('Request failed', exc_info=error)
+        return answer(
+            request_id,
+            500,
+            exception.UpgradeError.code,
+            'The service failed; the log has the reason under this request id.',
+        )
     more = {k: error.details[k] for k in TOLD if k in error.details}
     if isinstance(error, exception.IllegalVerb):
         more['allowed'] = error.details.get('verbs', [])
@@ -98,8 +119,9 @@ def _of_exception(request_id: str | None, error: Exception) -> webob.Response:
     return answer(request_id, error.status, error.code, str(error), headers, **more)
 
 
-def _of_response(request_id: str | None, response: webob.Response,
-                 detail: str | None) -> webob.Response:
+def _of_response(
+    request_id: str | None, response: webob.Response, detail: str | None
+) -> webob.Response:
     status = response.status_int
     headers = {k: response.headers[k] for k in KEPT if k in response.headers}
     if status == 503:

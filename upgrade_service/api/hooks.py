@@ -7,12 +7,11 @@ from pecan import hooks
 from webob import exc
 
 from upgrade_service import context
-from upgrade_service.api import microversion
-from upgrade_service.api import policy
+from upgrade_service.api import microversion, policy
 from upgrade_service.api.controllers import root
 
 
-class JsonHook(hooks.PecanHook):  # type: ignore[misc]
+class JsonHook(hooks.PecanHook):
     """There is one representation: JSON, whatever the Accept header says."""
 
     priority = 1
@@ -22,7 +21,7 @@ class JsonHook(hooks.PecanHook):  # type: ignore[misc]
         state.request.pecan['content_type'] = 'application/json'
 
 
-class ContextHook(hooks.PecanHook):  # type: ignore[misc]
+class ContextHook(hooks.PecanHook):
     """Who asks."""
 
     priority = 10
@@ -34,10 +33,11 @@ class ContextHook(hooks.PecanHook):  # type: ignore[misc]
         if not route.public and environ.get('HTTP_X_IDENTITY_STATUS') != 'Confirmed':
             raise exc.HTTPUnauthorized()
         environ[root.CONTEXT] = context.RequestContext.from_environ(
-            environ, request_id=environ.get('openstack.request_id'))
+            environ, request_id=environ.get('openstack.request_id')
+        )
 
 
-class VersionHook(hooks.PecanHook):  # type: ignore[misc]
+class VersionHook(hooks.PecanHook):
     """Which version of the API is spoken."""
 
     priority = 20
@@ -51,7 +51,7 @@ class VersionHook(hooks.PecanHook):  # type: ignore[misc]
         microversion.stamp(state.response.headers)
 
 
-class PolicyHook(hooks.PecanHook):  # type: ignore[misc]
+class PolicyHook(hooks.PecanHook):
     """Whether the caller may: before anything that was sent is looked at."""
 
     priority = 30
@@ -65,3 +65,18 @@ class PolicyHook(hooks.PecanHook):  # type: ignore[misc]
         route = environ[root.ROUTE]
         if not route.public:
             policy.authorize(self._enforcer, environ[root.CONTEXT], f'upgrade:{route.rule}')
+
+
+class PaceHook(hooks.PecanHook):
+    """Whether the caller is not too fast."""
+
+    priority = 40
+
+    def __init__(self, pace: paces.Pace) -> None:
+        self._pace = pace
+
+    def before(self, state: Any) -> None:
+        """Count requests that change something."""
+        environ = state.request.environ
+        if environ[root.ROUTE].method != 'GET':
+            self._pace.step(environ[root.CONTEXT].actor)

@@ -24,7 +24,7 @@ def asked(headers: Mapping[str, str]) -> tuple[int, int]:
 
     :raises HTTPBadRequest: it is none. :raises HTTPNotAcceptable: it is not served.
     """
-    said = microversion_parse.get_version(headers, SERVICE_TYPE)
+    said = microversion_parse.get_version(dict(headers), SERVICE_TYPE)
     if said is None:
         return MIN
     if said == 'latest':
@@ -33,11 +33,13 @@ def asked(headers: Mapping[str, str]) -> tuple[int, int]:
         parsed = microversion_parse.parse_version_string(said)
     except (TypeError, ValueError) as e:
         raise exc.HTTPBadRequest(
-            f'{HEADER} must be `{SERVICE_TYPE} <major>.<minor>`, or `latest`') from e
+            f'{HEADER} must be `{SERVICE_TYPE} <major>.<minor>`, or `latest`'
+        ) from e
     version = (parsed.major, parsed.minor)
     if not MIN <= version <= MAX:
         raise exc.HTTPNotAcceptable(
-            f'version {text(version)} is not served; {text(MIN)} to {text(MAX)} are')
+            f'version {text(version)} is not served; {text(MIN)} to {text(MAX)} are'
+        )
     return version
 
 

@@ -1,19 +1,18 @@
 """Describes the API as OpenAPI 3.1, from the table of routes and its schemas."""
 
+from collections.abc import Sequence
 import functools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from wsme import types as wtypes
 
-from upgrade_service.api import errors
-from upgrade_service.api import microversion
-from upgrade_service.api import routes
-from upgrade_service.api import types
+from upgrade_service.api import errors, microversion, routes, types
 
 Doc = dict[str, Any]
 _JSON_TYPES = {str: 'string', int: 'integer', float: 'number', bool: 'boolean', dict: 'object'}
+#: what is between the words of a path
+_WORDS = re.compile(r'[^A-Za-z0-9]+')
 _VARIABLE = re.compile(r'\{(\w+)\}')
 
 
@@ -35,8 +34,9 @@ def _fixed(table: tuple[routes.Route, ...]) -> Doc:
         'paths': paths,
         'components': {
             'schemas': {'Error': _ERROR, **{n: _object(k) for n, k in sorted(kinds.items())}},
-            'securitySchemes': {'token': {'type': 'apiKey', 'in': 'header',
-                                          'name': 'X-Auth-Token'}},
+            'securitySchemes': {
+                'token': {'type': 'apiKey', 'in': 'header', 'name': 'X-Auth-Token'}
+            },
         },
     }
 
@@ -44,8 +44,7 @@ def _fixed(table: tuple[routes.Route, ...]) -> Doc:
 def _operation(route: routes.Route) -> Doc:
     operation: Doc = {
         'summary': (route.answers.__doc__ or '').strip().splitlines()[0],
-        'operationId': f'{route.method.lower()}{_VARIABLE.sub(r"by_\1", route.path)}'
-                       .replace('/', '_'),
+        'operationId': route.method.lower() + _WORDS.sub('_', route.path).rstrip('_'),
         'parameters': _parameters(route),
         'security': [] if route.public else [{'token': []}],
         'responses': {str(route.status): _answer(route), 'default': _REFUSAL},
@@ -59,13 +58,19 @@ def _operation(route: routes.Route) -> Doc:
 
 
 def _parameters(route: routes.Route) -> list[Doc]:
-    found = [{'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
-             for name in _VARIABLE.findall(route.path)]
-    found += [{'name': name, 'in': 'query', 'schema': schema}
-              for name, schema in route.query['properties'].items()]
+    found = [
+        {'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
+        for name in _VARIABLE.findall(route.path)
+    ]
+    found += [
+        {'name': name, 'in': 'query', 'schema': schema}
+        for name, schema in route.query['properties'].items()
+    ]
     if route.method == 'POST':
-        found += [{'name': name, 'in': 'header', 'schema': {'type': 'string'}}
-                  for name in ('Idempotency-Key', 'If-Match')]
+        found += [
+            {'name': name, 'in': 'header', 'schema': {'type': 'string'}}
+            for name in ('Idempotency-Key', 'If-Match')
+        ]
     return found
 
 
@@ -76,10 +81,18 @@ def _answer(route: routes.Route) -> Doc:
     if route.returns is not None:
         schema = _schema(route.returns)
     if route.many:
-        schema = {'type': 'object', 'required': [route.many], 'properties': {
-            route.many: {'type': 'array', 'items': schema}, 'next': {'type': 'string'}}}
-    return {'description': 'Accepted' if route.status == 202 else 'Done',
-            'content': {errors.JSON: {'schema': schema}}}
+        schema = {
+            'type': 'object',
+            'required': [route.many],
+            'properties': {
+                route.many: {'type': 'array', 'items': schema},
+                'next': {'type': 'string'},
+            },
+        }
+    return {
+        'description': 'Accepted' if route.status == 202 else 'Done',
+        'content': {errors.JSON: {'schema': schema}},
+    }
 
 
 def _collect(kind: Any, found: dict[str, Any]) -> None:
@@ -109,19 +122,34 @@ def _nullable(schema: Doc) -> Doc:
 
 
 def _object(kind: Any) -> Doc:
-    return {'type': 'object', 'description': (kind.__doc__ or '').strip(),
-            'properties': {n: _nullable(_schema(t)) for n, t in types.fields(kind).items()}}
+    return {
+        'type': 'object',
+        'description': (kind.__doc__ or '').strip(),
+        'properties': {n: _nullable(_schema(t)) for n, t in types.fields(kind).items()},
+    }
 
 
-_ERROR: Doc = {'type': 'object', 'required': ['errors'], 'properties': {'errors': {
-    'type': 'array', 'items': {
-        'type': 'object', 'required': ['request_id', 'code', 'status', 'title', 'detail'],
-        'properties': {
-            'request_id': {'type': ['string', 'null']}, 'code': {'type': 'string'},
-            'status': {'type': 'integer'}, 'title': {'type': 'string'},
-            'detail': {'type': 'string'},
-        },
+_ERROR: Doc = {
+    'type': 'object',
+    'required': ['errors'],
+    'properties': {
+        'errors': {
+            'type': 'array',
+            'items': {
+                'type': 'object',
+                'required': ['request_id', 'code', 'status', 'title', 'detail'],
+                'properties': {
+                    'request_id': {'type': ['string', 'null']},
+                    'code': {'type': 'string'},
+                    'status': {'type': 'integer'},
+                    'title': {'type': 'string'},
+                    'detail': {'type': 'string'},
+                },
+            },
+        }
     },
-}}}
-_REFUSAL: Doc = {'description': 'Refused', 'content': {
-    errors.JSON: {'schema': {'$ref': '#/components/schemas/Error'}}}}
+}
+_REFUSAL: Doc = {
+    'description': 'Refused',
+    'content': {errors.JSON: {'schema': {'$ref': '#/components/schemas/Error'}}},
+}

@@ -5,8 +5,8 @@ of steps are read afresh by whoever shows them.
 """
 
 import collections
-import threading
 from collections.abc import Mapping, Sequence
+import threading
 from typing import Any
 
 from upgrade_service import context
@@ -41,8 +41,9 @@ def _read(ctx: context.RequestContext, upgrade: Row) -> Parents:
     steps = db_api.step_list(ctx, upgrade['id'], revision=upgrade['revision'])
     number = {step['id']: step['ord'] for step in steps}
     edges = db_api.edge_list(ctx, upgrade['id'])
-    return {ident: sorted(number[p] for p in edges.get(ident, ()) if p in number)
-            for ident in number}
+    return {
+        ident: sorted(number[p] for p in edges.get(ident, ()) if p in number) for ident in number
+    }
 
 
 def longest(steps: Sequence[Row], waits: Parents) -> int:

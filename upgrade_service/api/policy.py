@@ -3,12 +3,9 @@
 import threading
 
 from oslo_config import cfg
-from oslo_policy import opts
-from oslo_policy import policy
+from oslo_policy import opts, policy
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import policies
+from upgrade_service import context, exception, policies
 from upgrade_service.policies import base
 
 _lock = threading.Lock()

@@ -4,8 +4,8 @@ The table itself is in ``controllers/root.py``. It is the one truth: the dispatc
 the policy check, the validation and ``/v1/openapi.json`` are all read from it.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 from webob import exc
@@ -14,7 +14,7 @@ from upgrade_service.api import ask as asks
 from upgrade_service.api import schemas
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Route:
     """One method of one address."""
 
@@ -64,14 +64,15 @@ class Table:
             if route is None:
                 raise exc.HTTPMethodNotAllowed(
                     f'{path[:200]} does not take {method}',
-                    headers={'Allow': ', '.join(sorted(by_method))})
+                    headers={'Allow': ', '.join(sorted(by_method))},
+                )
             return route, refs
         raise exc.HTTPNotFound()
 
     def is_public(self, path: str) -> bool:
         """Tell whether anybody may ask for a path, whatever the method."""
         by_method = self._by_path.get(split(path))
-        return bool(by_method) and all(r.public for r in by_method.values())
+        return by_method is not None and all(r.public for r in by_method.values())
 
 
 def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from wsme import types as wtypes
 TEXT = wtypes.text
 
 
-class Free(wtypes.UserType):  # type: ignore[misc]
+class Free(wtypes.UserType):
     """JSON data whose shape is documented elsewhere (policy, progress, details)."""
 
     basetype = dict
@@ -28,7 +28,7 @@ TEXTS = [TEXT]
 COUNTS = {TEXT: int}
 
 
-class Resource(wtypes.Base):  # type: ignore[misc]
+class Resource(wtypes.Base):
     """Base of all types; made from a row, of which it takes what it has a field for."""
 
     @classmethod

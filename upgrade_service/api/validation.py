@@ -1,14 +1,13 @@
 """Checks requests against their schemas and says what is wrong in one sentence."""
 
+from collections.abc import Mapping
 import functools
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
 
-from upgrade_service import exception
-from upgrade_service import model
+from upgrade_service import exception, model
 
 #: what a schema keyword asks for, in words
 _RULES = {
@@ -37,7 +36,8 @@ def check(schema: Mapping[str, Any], value: Any, where: str) -> None:
     :raises Invalid: names the field and the rule; the value itself is not repeated.
     """
     error = jsonschema.exceptions.best_match(
-        _validator(model.canonical(schema)).iter_errors(value))
+        _validator(model.canonical(schema)).iter_errors(value)
+    )
     if error is None:
         return
     path = '.'.join(str(part) for part in error.absolute_path)
@@ -47,8 +47,10 @@ def check(schema: Mapping[str, Any], value: Any, where: str) -> None:
     if error.validator == 'additionalProperties':
         unknown = min(set(error.instance) - set(error.schema['properties']))
         known = ', '.join(sorted(error.schema['properties'])) or 'none'
-        raise exception.Invalid(field=f'{path}.{unknown}'.lstrip('.')[:80],
-                                rule=f'is not known in the {where}; known: {known}')
+        raise exception.Invalid(
+            field=f'{path}.{unknown}'.lstrip('.')[:80],
+            rule=f'is not known in the {where}; known: {known}',
+        )
     raise exception.Invalid(field=path or where, rule=_rule(error))
 
 

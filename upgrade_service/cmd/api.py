@@ -8,14 +8,16 @@ from oslo_service import backend
 
 backend.init_backend(backend.BackendType.THREADING)
 
-from cheroot import wsgi  # noqa: E402 - oslo.service must know its backend first
-from oslo_config import cfg  # noqa: E402
-from oslo_log import log  # noqa: E402
+from cheroot import wsgi
+from oslo_config import cfg
+from oslo_log import log
 
-from upgrade_service import conf as service_conf  # noqa: E402
-from upgrade_service.api import app  # noqa: E402
-from upgrade_service.api import auth  # noqa: E402
-from upgrade_service.db import api as db_api  # noqa: E402
+from upgrade_service import conf as service_conf
+from upgrade_service.api import (
+    app,
+    auth,
+)
+from upgrade_service.db import api as db_api
 
 LOG = log.getLogger(__name__)
 
@@ -26,11 +28,18 @@ def make_server(conf: cfg.ConfigOpts) -> wsgi.Server:
     :raises SystemExit: without authentication, on an address that others can reach.
     """
     if conf.api.auth_strategy == 'noauth' and not auth.is_loopback(conf.api.host):
-        raise SystemExit('[api] auth_strategy = noauth serves this machine only: set [api] '
-                         'host to 127.0.0.1, or auth_strategy to keystone')
-    return wsgi.Server((conf.api.host, conf.api.port), app.build(conf),
-                       numthreads=conf.api.threads, server_name='upgrade-service-api',
-                       request_queue_size=128, timeout=60)
+        raise SystemExit(
+            '[api] auth_strategy = noauth serves this machine only: set [api] '
+            'host to 127.0.0.1, or auth_strategy to keystone'
+        )
+    return wsgi.Server(
+        (conf.api.host, conf.api.port),
+        app.build(conf),
+        numthreads=conf.api.threads,
+        server_name='upgrade-service-api',
+        request_queue_size=128,
+        timeout=60,
+    )
 
 
 def main() -> int:

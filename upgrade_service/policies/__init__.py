@@ -8,12 +8,7 @@ import itertools
 
 from oslo_policy import policy
 
-from upgrade_service.policies import agents
-from upgrade_service.policies import base
-from upgrade_service.policies import clusters
-from upgrade_service.policies import steps
-from upgrade_service.policies import strategies
-from upgrade_service.policies import upgrades
+from upgrade_service.policies import agents, base, clusters, steps, strategies, upgrades
 
 
 def list_rules() -> list[policy.RuleDefault]:

@@ -3,6 +3,10 @@
 from upgrade_service.policies import base
 
 RULES = [
-    base.rule('strategies:list', base.READER, 'List the strategies that engines offer.',
-              'GET /v1/strategies'),
+    base.rule(
+        'strategies:list',
+        base.READER,
+        'List the strategies that engines offer.',
+        'GET /v1/strategies',
+    ),
 ]

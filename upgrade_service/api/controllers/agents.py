@@ -5,11 +5,11 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
-from upgrade_service.api import types
-from upgrade_service.api import views
+from upgrade_service.api import types, views
 from upgrade_service.db import api as db_api
 
-Ask, Answer = asks.Ask, asks.Answer
+Ask = asks.Ask
+Answer = asks.Answer
 Row = dict[str, Any]
 
 
@@ -20,8 +20,9 @@ def _shown(ask: Ask, row: Row, now: int | None = None) -> types.Resource:
 
 def index(ask: Ask) -> Answer:
     """List agents."""
-    rows = db_api.agent_list(ask.ctx, ask.filters('host', 'state'), ask.limit + 1,
-                             ask.query.get('marker'))
+    rows = db_api.agent_list(
+        ask.ctx, ask.filters('host', 'state'), ask.limit + 1, ask.query.get('marker')
+    )
     now = db_api.now(ask.ctx)
     return ask.page('agents', rows, 'id', lambda row: _shown(ask, row, now))
 
@@ -36,11 +37,15 @@ def public_keys(keys_dir: str) -> dict[str, str]:
 
     :raises Conflict: there is none; an engine enrolled so would refuse every order.
     """
-    found = {path.stem: path.read_text().strip()
-             for path in sorted(pathlib.Path(keys_dir).glob('*.pub'))}
+    found = {
+        path.stem: path.read_text().strip()
+        for path in sorted(pathlib.Path(keys_dir).glob('*.pub'))
+    }
     if not found:
-        raise exception.Conflict(reason=f'there is no public key (*.pub) in {keys_dir} where '
-                                        f'the API runs; make one with upgrade-service-manage')
+        raise exception.Conflict(
+            reason=f'there is no public key (*.pub) in {keys_dir} where '
+            f'the API runs; make one with upgrade-service-manage'
+        )
     return found
 
 
@@ -48,8 +53,7 @@ def enroll(ask: Ask) -> Answer:
     """Make a one-time token and the bundle that carries it; it is shown this once."""
     keys = public_keys(ask.conf.trust.keys_dir)
     host = ask.body['host']
-    token, expires_at = db_api.enroll_token_create(ask.ctx, host,
-                                                   ask.conf.trust.enroll_lifetime)
+    token, expires_at = db_api.enroll_token_create(ask.ctx, host, ask.conf.trust.enroll_lifetime)
     bundle = {'token': token, 'host': host, 'keys': keys, 'expires_at': expires_at}
     return Answer(types.Enrolment(host=host, expires_at=expires_at, bundle=bundle))
 

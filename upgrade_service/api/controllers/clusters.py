@@ -5,21 +5,21 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
-from upgrade_service.api import types
-from upgrade_service.api import views
+from upgrade_service.api import types, views
 from upgrade_service.db import api as db_api
-from upgrade_service.projects import loader
+from upgrade_service.projects import loader, releases
 from upgrade_service.projects import paths as release_paths
-from upgrade_service.projects import releases
 
-Ask, Answer = asks.Ask, asks.Answer
+Ask = asks.Ask
+Answer = asks.Answer
 Row = dict[str, Any]
 
 
 def index(ask: Ask) -> Answer:
     """List clusters."""
-    rows = db_api.cluster_list(ask.ctx, ask.filters('name', 'cloud'), ask.limit + 1,
-                               ask.query.get('marker'))
+    rows = db_api.cluster_list(
+        ask.ctx, ask.filters('name', 'cloud'), ask.limit + 1, ask.query.get('marker')
+    )
     return ask.page('clusters', rows, 'id', types.Cluster.of)
 
 
@@ -56,14 +56,14 @@ def discover(ask: Ask) -> Answer:
 def hosts(ask: Ask) -> Answer:
     """List hosts."""
     ident = get(ask)['id']
-    rows = db_api.host_list(ask.ctx, ident, ask.filters('az'), ask.limit + 1,
-                            ask.query.get('marker'))
+    rows = db_api.host_list(
+        ask.ctx, ident, ask.filters('az'), ask.limit + 1, ask.query.get('marker')
+    )
     services = collections.defaultdict(list)
     for service in db_api.service_list(ask.ctx, ident):
         services[service['host']].append(service)
     up = _engines(ask)
-    return ask.page('hosts', rows, 'name',
-                    lambda row: views.host(row, services[row['name']], up))
+    return ask.page('hosts', rows, 'name', lambda row: views.host(row, services[row['name']], up))
 
 
 def host(ask: Ask) -> Answer:
@@ -78,15 +78,18 @@ def _engines(ask: Ask, host: str | None = None) -> dict[str, bool]:
     """Return host -> whether its engine is heard of; a host without an engine is absent."""
     now, timeout = db_api.now(ask.ctx), ask.conf.conductor.agent_timeout
     filters = {'state': 'active', **({'host': host} if host else {})}
-    return {agent['host']: views.is_up(agent, now, timeout)
-            for agent in db_api.agent_list(ask.ctx, filters)}
+    return {
+        agent['host']: views.is_up(agent, now, timeout)
+        for agent in db_api.agent_list(ask.ctx, filters)
+    }
 
 
 def services(ask: Ask) -> Answer:
     """List services."""
     filters = ask.filters('host', 'project', 'binary', 'state', 'status')
-    rows = db_api.service_list(ask.ctx, get(ask)['id'], filters, ask.limit + 1,
-                               ask.query.get('marker'))
+    rows = db_api.service_list(
+        ask.ctx, get(ask)['id'], filters, ask.limit + 1, ask.query.get('marker')
+    )
     return ask.page('services', rows, 'id', types.Service.of)
 
 
@@ -95,11 +98,14 @@ def summary(ask: Ask) -> Answer:
     cluster = get(ask)
     counts = db_api.service_summary(ask.ctx, cluster['id'])
     found = db_api.problem_list(ask.ctx, cluster_id=cluster['id'])
-    return Answer(types.Summary(
-        cluster=cluster['name'], discovered_at=cluster['discovered_at'],
-        services=[types.Count.of(c) for c in counts],
-        problems=[types.Problem.of(p) for p in found],
-    ))
+    return Answer(
+        types.Summary(
+            cluster=cluster['name'],
+            discovered_at=cluster['discovered_at'],
+            services=[types.Count.of(c) for c in counts],
+            problems=[types.Problem.of(p) for p in found],
+        )
+    )
 
 
 def problems(ask: Ask) -> Answer:
@@ -121,8 +127,10 @@ def paths(ask: Ask) -> Answer:
     cluster = get(ask)
     source = source_release(ask, cluster['id'])
     if source is None:
-        raise exception.Conflict(reason=f'no release is known in cluster {cluster["name"]}; '
-                                        f'run `openstack upgrade cluster discover` first')
+        raise exception.Conflict(
+            reason=f'no release is known in cluster {cluster["name"]}; '
+            f'run `openstack upgrade cluster discover` first'
+        )
     projects = loader.load_projects(ask.conf.conductor.projects_dir)
     present = {c['project'] for c in db_api.service_summary(ask.ctx, cluster['id'])}
     found = release_paths.paths_from(releases.load(), source, projects)

@@ -7,10 +7,7 @@ from upgrade_service import exception
 from upgrade_service.api import ask as asks
 from upgrade_service.api.controllers import clusters
 from upgrade_service.db import api as db_api
-from upgrade_service.projects import loader
-from upgrade_service.projects import paths
-from upgrade_service.projects import policy
-from upgrade_service.projects import releases
+from upgrade_service.projects import loader, paths, policy, releases
 
 Ask = asks.Ask
 Row = dict[str, Any]
@@ -64,7 +61,8 @@ def selection(ask: Ask, cluster: Row) -> Row:
     for field, chosen in wanted.items():
         if not chosen:
             raise exception.Invalid(
-                field=field, rule='an empty list selects nothing; leave it out to select all')
+                field=field, rule='an empty list selects nothing; leave it out to select all'
+            )
     _all_known('projects', wanted.get('projects', ()), _projects(ask))
     # before a discovery nothing is known to compare with: the planner will
     if cluster['discovered_at'] and ('hosts' in wanted or 'azs' in wanted):
@@ -85,7 +83,8 @@ def _all_known(field: str, wanted: Iterable[str], known: Sequence[str]) -> None:
     unknown = next((w for w in wanted if w not in known), None)
     if unknown is not None:
         raise exception.Invalid(
-            field=field, rule=f'{unknown} is not known; there are: {", ".join(known) or "none"}')
+            field=field, rule=f'{unknown} is not known; there are: {", ".join(known) or "none"}'
+        )
 
 
 def _strategy(ask: Ask) -> str:

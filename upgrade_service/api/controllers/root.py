@@ -6,23 +6,14 @@ policy (see ``hooks.py``), the schemas, the repetition check, and then its funct
 
 from typing import Any
 
-import pecan
 from oslo_serialization import jsonutils
+import pecan
 from wsme.rest import json as wsme_json
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
-from upgrade_service.api import door
-from upgrade_service.api import openapi
-from upgrade_service.api import routes
-from upgrade_service.api import schemas
-from upgrade_service.api import types
-from upgrade_service.api import validation
-from upgrade_service.api.controllers import agents
-from upgrade_service.api.controllers import clusters
-from upgrade_service.api.controllers import steps
-from upgrade_service.api.controllers import upgrades
-from upgrade_service.api.controllers import versions
+from upgrade_service.api import door, openapi, routes, schemas, types, validation
+from upgrade_service.api.controllers import agents, clusters, steps, upgrades, versions
 from upgrade_service.db import api as db_api
 
 #: where hooks leave what they found out, in the WSGI environ
@@ -34,16 +25,44 @@ def description(ask: asks.Ask) -> asks.Answer:
     return asks.Answer(openapi.document(TABLE.routes, ask.base))
 
 
-def _get(path: str, answers: Any, rule: str | None, returns: Any = None,
-         many: str | None = None, query: Any = schemas.NO_QUERY) -> routes.Route:
-    return routes.Route(method='GET', path=path, answers=answers, rule=rule, query=query,
-                        returns=returns, many=many)
+def _get(
+    path: str,
+    answers: Any,
+    rule: str | None,
+    returns: Any = None,
+    many: str | None = None,
+    query: Any = schemas.NO_QUERY,
+) -> routes.Route:
+    return routes.Route(
+        method='GET',
+        path=path,
+        answers=answers,
+        rule=rule,
+        query=query,
+        returns=returns,
+        many=many,
+    )
 
 
-def _post(path: str, answers: Any, rule: str, returns: Any, body: Any = schemas.NO_BODY,
-          status: int = 202, replays: bool = True) -> routes.Route:
-    return routes.Route(method='POST', path=path, answers=answers, rule=rule, returns=returns,
-                        body=body, status=status, replays=replays)
+def _post(
+    path: str,
+    answers: Any,
+    rule: str,
+    returns: Any,
+    body: Any = schemas.NO_BODY,
+    status: int = 202,
+    replays: bool = True,
+) -> routes.Route:
+    return routes.Route(
+        method='POST',
+        path=path,
+        answers=answers,
+        rule=rule,
+        returns=returns,
+        body=body,
+        status=status,
+        replays=replays,
+    )
 
 
 def _delete(path: str, answers: Any, rule: str) -> routes.Route:
@@ -55,60 +74,106 @@ UPGRADE = '/v1/upgrades/{upgrade}'
 STEP = f'{UPGRADE}/steps/{{step}}'
 AGENT = '/v1/agents/{agent}'
 
-TABLE = routes.Table([
-    _get('/', versions.index, None),
-    _get('/v1', versions.show, None),
-    _get('/v1/openapi.json', description, None),
-
-    _get('/v1/clusters', clusters.index, 'clusters:list', types.Cluster, 'clusters',
-         schemas.CLUSTERS),
-    _post('/v1/clusters', clusters.create, 'clusters:create', types.Cluster,
-          schemas.CLUSTER_CREATE, 201),
-    _get(CLUSTER, clusters.show, 'clusters:get', types.Cluster),
-    _delete(CLUSTER, clusters.delete, 'clusters:delete'),
-    _post(f'{CLUSTER}/discover', clusters.discover, 'clusters:discover', types.Cluster),
-    _get(f'{CLUSTER}/hosts', clusters.hosts, 'hosts:get', types.Host, 'hosts', schemas.HOSTS),
-    _get(f'{CLUSTER}/hosts/{{host}}', clusters.host, 'hosts:get', types.Host),
-    _get(f'{CLUSTER}/services', clusters.services, 'clusters:get', types.Service, 'services',
-         schemas.SERVICES),
-    _get(f'{CLUSTER}/summary', clusters.summary, 'clusters:get', types.Summary),
-    _get(f'{CLUSTER}/paths', clusters.paths, 'clusters:get', types.Path, 'paths'),
-    _get(f'{CLUSTER}/problems', clusters.problems, 'clusters:get', types.Problem, 'problems'),
-
-    _get('/v1/upgrades', upgrades.index, 'upgrades:list', types.Upgrade, 'upgrades',
-         schemas.UPGRADES),
-    _post('/v1/upgrades', upgrades.create, 'upgrades:create', types.Upgrade,
-          schemas.UPGRADE_CREATE),
-    _get(UPGRADE, upgrades.show, 'upgrades:get', types.Upgrade),
-    _delete(UPGRADE, upgrades.delete, 'upgrades:delete'),
-    _post(f'{UPGRADE}/start', upgrades.start, 'upgrades:start', types.Upgrade, schemas.START),
-    _post(f'{UPGRADE}/pause', upgrades.pause, 'upgrades:pause', types.Upgrade),
-    _post(f'{UPGRADE}/resume', upgrades.resume, 'upgrades:resume', types.Upgrade,
-          schemas.RESUME),
-    _post(f'{UPGRADE}/cancel', upgrades.cancel, 'upgrades:cancel', types.Upgrade),
-    _post(f'{UPGRADE}/approve', upgrades.approve, 'upgrades:approve', types.Upgrade,
-          schemas.APPROVE),
-    _get(f'{UPGRADE}/plan', upgrades.plan, 'upgrades:get', types.Plan),
-    _get(f'{UPGRADE}/problems', upgrades.problems, 'upgrades:get', types.Problem, 'problems'),
-    _get(f'{UPGRADE}/events', upgrades.events, 'upgrades:get', types.Event, 'events',
-         schemas.EVENTS),
-
-    _get(f'{UPGRADE}/steps', steps.index, 'steps:get', types.Step, 'steps', schemas.STEPS),
-    _get(STEP, steps.show, 'steps:get', types.Step),
-    _get(f'{STEP}/log', steps.log, 'steps:log', types.Output, query=schemas.LOG),
-    _post(f'{STEP}/retry', steps.retry, 'steps:retry', types.Step, schemas.RETRY),
-    _post(f'{STEP}/skip', steps.skip, 'steps:skip', types.Step, schemas.SKIP),
-
-    _get('/v1/agents', agents.index, 'agents:get', types.Agent, 'agents', schemas.AGENTS),
-    # a kept answer would keep the token, which is stored as a hash only
-    _post('/v1/agents', agents.enroll, 'agents:enroll', types.Enrolment, schemas.AGENT_CREATE,
-          201, replays=False),
-    _get(AGENT, agents.show, 'agents:get', types.Agent),
-    _delete(AGENT, agents.delete, 'agents:delete'),
-    _post(f'{AGENT}/approve', agents.approve, 'agents:approve', types.Agent, status=200),
-    _post(f'{AGENT}/revoke', agents.revoke, 'agents:revoke', types.Agent, status=200),
-    _get('/v1/strategies', agents.strategies, 'strategies:list', types.Strategy, 'strategies'),
-])
+TABLE = routes.Table(
+    [
+        _get('/', versions.index, None),
+        _get('/v1', versions.show, None),
+        _get('/v1/openapi.json', description, None),
+        _get(
+            '/v1/clusters',
+            clusters.index,
+            'clusters:list',
+            types.Cluster,
+            'clusters',
+            schemas.CLUSTERS,
+        ),
+        _post(
+            '/v1/clusters',
+            clusters.create,
+            'clusters:create',
+            types.Cluster,
+            schemas.CLUSTER_CREATE,
+            201,
+        ),
+        _get(CLUSTER, clusters.show, 'clusters:get', types.Cluster),
+        _delete(CLUSTER, clusters.delete, 'clusters:delete'),
+        _post(f'{CLUSTER}/discover', clusters.discover, 'clusters:discover', types.Cluster),
+        _get(f'{CLUSTER}/hosts', clusters.hosts, 'hosts:get', types.Host, 'hosts', schemas.HOSTS),
+        _get(f'{CLUSTER}/hosts/{{host}}', clusters.host, 'hosts:get', types.Host),
+        _get(
+            f'{CLUSTER}/services',
+            clusters.services,
+            'clusters:get',
+            types.Service,
+            'services',
+            schemas.SERVICES,
+        ),
+        _get(f'{CLUSTER}/summary', clusters.summary, 'clusters:get', types.Summary),
+        _get(f'{CLUSTER}/paths', clusters.paths, 'clusters:get', types.Path, 'paths'),
+        _get(f'{CLUSTER}/problems', clusters.problems, 'clusters:get', types.Problem, 'problems'),
+        _get(
+            '/v1/upgrades',
+            upgrades.index,
+            'upgrades:list',
+            types.Upgrade,
+            'upgrades',
+            schemas.UPGRADES,
+        ),
+        _post(
+            '/v1/upgrades',
+            upgrades.create,
+            'upgrades:create',
+            types.Upgrade,
+            schemas.UPGRADE_CREATE,
+        ),
+        _get(UPGRADE, upgrades.show, 'upgrades:get', types.Upgrade),
+        _delete(UPGRADE, upgrades.delete, 'upgrades:delete'),
+        _post(f'{UPGRADE}/start', upgrades.start, 'upgrades:start', types.Upgrade, schemas.START),
+        _post(f'{UPGRADE}/pause', upgrades.pause, 'upgrades:pause', types.Upgrade),
+        _post(
+            f'{UPGRADE}/resume', upgrades.resume, 'upgrades:resume', types.Upgrade, schemas.RESUME
+        ),
+        _post(f'{UPGRADE}/cancel', upgrades.cancel, 'upgrades:cancel', types.Upgrade),
+        _post(
+            f'{UPGRADE}/approve',
+            upgrades.approve,
+            'upgrades:approve',
+            types.Upgrade,
+            schemas.APPROVE,
+        ),
+        _get(f'{UPGRADE}/plan', upgrades.plan, 'upgrades:get', types.Plan),
+        _get(f'{UPGRADE}/problems', upgrades.problems, 'upgrades:get', types.Problem, 'problems'),
+        _get(
+            f'{UPGRADE}/events',
+            upgrades.events,
+            'upgrades:get',
+            types.Event,
+            'events',
+            schemas.EVENTS,
+        ),
+        _get(f'{UPGRADE}/steps', steps.index, 'steps:get', types.Step, 'steps', schemas.STEPS),
+        _get(STEP, steps.show, 'steps:get', types.Step),
+        _get(f'{STEP}/log', steps.log, 'steps:log', types.Output, query=schemas.LOG),
+        _post(f'{STEP}/retry', steps.retry, 'steps:retry', types.Step, schemas.RETRY),
+        _post(f'{STEP}/skip', steps.skip, 'steps:skip', types.Step, schemas.SKIP),
+        _get('/v1/agents', agents.index, 'agents:get', types.Agent, 'agents', schemas.AGENTS),
+        # a kept answer would keep the token, which is stored as a hash only
+        _post(
+            '/v1/agents',
+            agents.enroll,
+            'agents:enroll',
+            types.Enrolment,
+            schemas.AGENT_CREATE,
+            201,
+            replays=False,
+        ),
+        _get(AGENT, agents.show, 'agents:get', types.Agent),
+        _delete(AGENT, agents.delete, 'agents:delete'),
+        _post(f'{AGENT}/approve', agents.approve, 'agents:approve', types.Agent, status=200),
+        _post(f'{AGENT}/revoke', agents.revoke, 'agents:revoke', types.Agent, status=200),
+        _get('/v1/strategies', agents.strategies, 'strategies:list', types.Strategy, 'strategies'),
+    ]
+)
 
 
 class RootController:
@@ -145,9 +210,14 @@ class RootController:
         conf = self._shared['conf']
         base = (conf.api.public_endpoint or request.application_url).rstrip('/')
         return asks.Ask(
-            **self._shared, ctx=request.environ[CONTEXT], base=base, path=request.path_info,
-            refs=request.environ[REFS], query=validation.query(route.query, request.GET),
-            body=body or {}, if_match=asks.parse_if_match(request.headers.get('If-Match')),
+            **self._shared,
+            ctx=request.environ[CONTEXT],
+            base=base,
+            path=request.path_info,
+            refs=request.environ[REFS],
+            query=validation.query(route.query, request.GET),
+            body=body or {},
+            if_match=asks.parse_if_match(request.headers.get('If-Match')),
         )
 
 

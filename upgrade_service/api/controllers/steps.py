@@ -4,13 +4,12 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
-from upgrade_service.api import plans
-from upgrade_service.api import types
-from upgrade_service.api import views
+from upgrade_service.api import plans, types, views
 from upgrade_service.api.controllers import upgrades
 from upgrade_service.db import api as db_api
 
-Ask, Answer = asks.Ask, asks.Answer
+Ask = asks.Ask
+Answer = asks.Answer
 Row = dict[str, Any]
 
 
@@ -18,8 +17,9 @@ def index(ask: Ask) -> Answer:
     """List steps in the plan's order."""
     upgrade = upgrades.get(ask)
     filters = ask.filters('state', 'stage', 'kind', 'host', 'project')
-    rows = db_api.step_list(ask.ctx, upgrade['id'], filters, ask.limit + 1,
-                            ask.query.get('marker'))
+    rows = db_api.step_list(
+        ask.ctx, upgrade['id'], filters, ask.limit + 1, ask.query.get('marker')
+    )
     waits = plans.parents(ask.ctx, upgrade)
     return ask.page('steps', rows, 'ord', lambda row: views.step(row, waits))
 

@@ -5,13 +5,12 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
-from upgrade_service.api import plans
-from upgrade_service.api import types
-from upgrade_service.api import views
+from upgrade_service.api import plans, types, views
 from upgrade_service.api.controllers import request
 from upgrade_service.db import api as db_api
 
-Ask, Answer = asks.Ask, asks.Answer
+Ask = asks.Ask
+Answer = asks.Answer
 Row = dict[str, Any]
 
 #: seconds a request for events may wait for one, and between two looks
@@ -25,8 +24,12 @@ def index(ask: Ask) -> Answer:
         filters['cluster_id'] = db_api.cluster_get(ask.ctx, ask.query['cluster'])['id']
     rows = db_api.upgrade_list(ask.ctx, filters, ask.limit + 1, ask.query.get('marker'))
     names = {c['id']: c['name'] for c in db_api.cluster_list(ask.ctx)}
-    return ask.page('upgrades', rows, 'id',
-                    lambda row: views.upgrade(row, names.get(row['cluster_id']), ask.base))
+    return ask.page(
+        'upgrades',
+        rows,
+        'id',
+        lambda row: views.upgrade(row, names.get(row['cluster_id']), ask.base),
+    )
 
 
 def create(ask: Ask) -> Answer:
@@ -34,7 +37,7 @@ def create(ask: Ask) -> Answer:
     if ask.body.get('approve_ponr'):
         ask.authorize('upgrade:upgrades:create_approved')
     row = db_api.upgrade_create(ask.ctx, request.values(ask))
-    return _asked(ask, row, Location=f'{ask.base}{ask.path}/{row["id"]}')
+    return _asked(ask, row, f'{ask.base}{ask.path}/{row["id"]}')
 
 
 def get(ask: Ask) -> Row:
@@ -50,16 +53,18 @@ def show(ask: Ask) -> Answer:
     return _shown(ask, row, floor)
 
 
-def _shown(ask: Ask, row: Row, floor: int | None = None, **headers: str) -> Answer:
+def _shown(ask: Ask, row: Row, floor: int | None = None, at: str | None = None) -> Answer:
     cluster = db_api.cluster_get(ask.ctx, row['cluster_id'])['name']
-    return Answer(views.upgrade(row, cluster, ask.base, floor),
-                  headers={'ETag': f'"{row["version"]}"', **headers})
+    return Answer(
+        views.upgrade(row, cluster, ask.base, floor),
+        headers={'ETag': f'"{row["version"]}"', **({'Location': at} if at else {})},
+    )
 
 
-def _asked(ask: Ask, row: Row, **headers: str) -> Answer:
+def _asked(ask: Ask, row: Row, at: str | None = None) -> Answer:
     """Answer a request that a conductor will act on."""
     ask.bell.advance(ask.ctx, row['id'])
-    return _shown(ask, row, **headers)
+    return _shown(ask, row, at=at)
 
 
 def delete(ask: Ask) -> Answer:
@@ -69,8 +74,7 @@ def delete(ask: Ask) -> Answer:
 
 
 def _verb(ask: Ask, verb: str, body: Row) -> Answer:
-    row = db_api.upgrade_verb(ask.ctx, ask.refs['upgrade'], verb, if_match=ask.if_match,
-                              body=body)
+    row = db_api.upgrade_verb(ask.ctx, ask.refs['upgrade'], verb, if_match=ask.if_match, body=body)
     return _asked(ask, row)
 
 
@@ -101,7 +105,7 @@ def approve(ask: Ask) -> Answer:
     if gate and _has_ponr(ask, row, gate):
         ask.authorize('upgrade:upgrades:approve_ponr')
     # the gate is named in any case: another one may have been reached meanwhile
-    return _verb(ask, 'approve', {**ask.body, 'gate': gate})
+    return _verb(ask, 'approve', {'gate': gate} if gate else {})
 
 
 def _has_ponr(ask: Ask, row: Row, stage: str) -> bool:

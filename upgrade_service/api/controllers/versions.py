@@ -5,13 +5,20 @@ from typing import Any
 from upgrade_service.api import ask as asks
 from upgrade_service.api import microversion
 
-Ask, Answer = asks.Ask, asks.Answer
+Ask = asks.Ask
+Answer = asks.Answer
 
 
 def _version(base: str) -> dict[str, Any]:
     low, high = microversion.text(microversion.MIN), microversion.text(microversion.MAX)
-    return {'id': f'v{low}', 'status': 'CURRENT', 'version': high, 'min_version': low,
-            'max_version': high, 'links': [{'rel': 'self', 'href': f'{base}/v1/'}]}
+    return {
+        'id': f'v{low}',
+        'status': 'CURRENT',
+        'version': high,
+        'min_version': low,
+        'max_version': high,
+        'links': [{'rel': 'self', 'href': f'{base}/v1/'}],
+    }
 
 
 def index(ask: Ask) -> Answer:
