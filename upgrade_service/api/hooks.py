@@ -8,6 +8,7 @@ from webob import exc
 
 from upgrade_service import context
 from upgrade_service.api import microversion, policy
+from upgrade_service.api import pace as paces
 from upgrade_service.api.controllers import root
 
 

@@ -8,27 +8,30 @@ import os
 import threading
 from typing import Any
 
-from oslo_service import backend
+from upgrade_service.cmd import prepare
 
-backend.init_backend(backend.BackendType.THREADING)
+prepare()
 
 from oslo_config import cfg  # noqa: E402 - oslo.service must know its backend first
 
-from upgrade_service import conf as service_conf  # noqa: E402
+from upgrade_service import conf as options  # noqa: E402
 from upgrade_service.api import app  # noqa: E402
-from upgrade_service.db import api as db_api  # noqa: E402
+from upgrade_service.db import api as db  # noqa: E402
 
 CONFIG_FILE = '/etc/upgrade-service/upgrade-service.conf'
 _lock = threading.Lock()
+_built: Any = None
 
 
 def build() -> Any:
-    """Read the configuration and return the application."""
-    conf = cfg.CONF
-    service_conf.parse(conf, [], [os.environ.get('OS_UPGRADE_CONFIG', CONFIG_FILE)])
-    db_api.configure(conf)
-    return app.build(conf)
+    """Read the configuration and return this process's application."""
+    global _built
+    with _lock:
+        if _built is None:
+            options.parse(cfg.CONF, [], [os.environ.get('OS_UPGRADE_CONFIG', CONFIG_FILE)])
+            db.configure(cfg.CONF)
+            _built = app.build(cfg.CONF)
+        return _built
 
 
-with _lock:
-    application = build()
+application = build()

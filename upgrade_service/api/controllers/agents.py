@@ -1,9 +1,8 @@
 """Engines' identities: who may execute steps, and the strategies they offer."""
 
-import pathlib
 from typing import Any
 
-from upgrade_service import exception
+from upgrade_service import exception, keys
 from upgrade_service.api import ask as asks
 from upgrade_service.api import types, views
 from upgrade_service.db import api as db_api
@@ -32,29 +31,17 @@ def show(ask: Ask) -> Answer:
     return Answer(_shown(ask, db_api.agent_get(ask.ctx, ask.refs['agent'])))
 
 
-def public_keys(keys_dir: str) -> dict[str, str]:
-    """Return the deployment's public keys {kid: key} that engines verify orders with.
-
-    :raises Conflict: there is none; an engine enrolled so would refuse every order.
-    """
-    found = {
-        path.stem: path.read_text().strip()
-        for path in sorted(pathlib.Path(keys_dir).glob('*.pub'))
-    }
-    if not found:
-        raise exception.Conflict(
-            reason=f'there is no public key (*.pub) in {keys_dir} where '
-            f'the API runs; make one with upgrade-service-manage'
-        )
-    return found
-
-
 def enroll(ask: Ask) -> Answer:
     """Make a one-time token and the bundle that carries it; it is shown this once."""
-    keys = public_keys(ask.conf.trust.keys_dir)
+    trusted = keys.public(ask.conf)
+    if not trusted:
+        raise exception.Conflict(
+            reason='engines would have no key to trust: make one with '
+            '`upgrade-service-manage keys create`, and have it where the API runs'
+        )
     host = ask.body['host']
     token, expires_at = db_api.enroll_token_create(ask.ctx, host, ask.conf.trust.enroll_lifetime)
-    bundle = {'token': token, 'host': host, 'keys': keys, 'expires_at': expires_at}
+    bundle = {'token': token, 'host': host, 'keys': trusted, 'expires_at': expires_at}
     return Answer(types.Enrolment(host=host, expires_at=expires_at, bundle=bundle))
 
 
