@@ -16,7 +16,7 @@ GOLDEN = pathlib.Path(__file__).parents[2] / 'golden'
 PROJECTS = loader.load_projects()
 RELEASES = releases.load()
 
-CONTROL = {
+CONTROL: dict[str, tuple[str, ...]] = {
     'keystone': ('keystone-api',),
     'placement': ('placement-api',),
     'glance': ('glance-api',),
@@ -24,11 +24,14 @@ CONTROL = {
     'neutron': ('neutron-api', 'neutron-periodic-workers', 'neutron-rpc-server'),
     'cinder': ('cinder-api', 'cinder-scheduler', 'cinder-volume'),
 }
-COMPUTE = {'nova': ('nova-compute',), 'neutron': ('neutron-openvswitch-agent',)}
-NETWORK = {
+COMPUTE: dict[str, tuple[str, ...]] = {
+    'nova': ('nova-compute',),
+    'neutron': ('neutron-openvswitch-agent',),
+}
+NETWORK: dict[str, tuple[str, ...]] = {
     'neutron': ('neutron-openvswitch-agent', 'neutron-l3-agent', 'neutron-dhcp-agent'),
 }
-ROLES: dict[str, dict[str, tuple[str, ...]]] = {
+ROLES = {
     'control': CONTROL,
     'compute': COMPUTE,
     'network': NETWORK,

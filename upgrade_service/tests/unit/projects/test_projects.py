@@ -3,6 +3,8 @@
 import pathlib
 import textwrap
 
+import fixtures
+
 from upgrade_service import exception, model
 from upgrade_service.projects import loader, paths, policy, releases
 from upgrade_service.tests import base
@@ -10,8 +12,9 @@ from upgrade_service.tests import base
 
 class TestLoader(base.TestCase):
     def write(self, name: str, text: str) -> str:
-        directory = self.create_tempfiles([(name, textwrap.dedent(text))], ext='.yaml')[0]
-        return str(pathlib.Path(directory).parent)
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        (directory / f'{name}.yaml').write_text(textwrap.dedent(text))
+        return str(directory)
 
     def test_packaged(self):
         projects = loader.load_projects()
