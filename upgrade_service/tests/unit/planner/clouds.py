@@ -28,9 +28,6 @@ COMPUTE: dict[str, tuple[str, ...]] = {
     'nova': ('nova-compute',),
     'neutron': ('neutron-openvswitch-agent',),
 }
-    'nova': ('nova-compute',),
-    'neutron': ('neutron-openvswitch-agent',),
-}
 NETWORK: dict[str, tuple[str, ...]] = {
     'neutron': ('neutron-openvswitch-agent', 'neutron-l3-agent', 'neutron-dhcp-agent'),
 }

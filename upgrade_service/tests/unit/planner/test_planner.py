@@ -174,6 +174,37 @@ class TestRequests(base.TestCase):
         plan = self.plan(policy={'skip_projects': ['neutron']})
         self.assertNotIn('neutron', {s.project for s in plan.steps})
 
+    def test_cold_hop_must_be_accepted(self):
+        cloud = clouds.load('lab')
+        for host in cloud['hosts'].values():
+            host['release'] = '2025.1'
+        request = dataclasses.replace(
+            clouds.make_request(cloud), from_release='2025.1', to_release='2026.1'
+        )
+        inventory = clouds.make_inventory(cloud)
+        plan = planner.make_plan(
+            inventory, request, clouds.PROJECTS, clouds.RELEASES, clouds.STRATEGIES
+        )
+        cold = [p for p in plan.problems if p.code == 'cold_upgrade']
+        self.assertIn('cinder', {p.service for p in cold})
+        self.assertNotIn('nova', {p.service for p in cold})
+        self.assertTrue(all(p.acceptable and p.severity == 'blocking' for p in cold))
+        verify.verify(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+
+    def test_problems_outside_the_selection_are_warnings(self):
+        trouble = {'code': 'service_down', 'severity': 'blocking', 'message': 'it is down'}
+        found = [trouble | {'host': 'cmp1'}, trouble | {'host': 'cmp3'}]
+        plan = self.plan(selection={'hosts': ['ctl1', 'cmp1']}, problems=found)
+        self.assertEqual(
+            {('cmp1', 'blocking'), ('cmp3', 'warning')},
+            {(p.host, p.severity) for p in plan.problems if p.code == 'service_down'},
+        )
+
+    def test_old_facts_block(self):
+        cloud = clouds.load('lab')
+        cloud['hosts']['cmp2']['facts'] = {'facts_age': 3600.0}
+        self.assertEqual({'stale_facts'}, self.codes(clouds.make_plan(cloud)[0]))
+
     def test_without_drain(self):
         plan = self.plan(policy={'drain': {'instances': 'none'}})
         self.assertNotIn('drain_host', {s.kind for s in plan.steps})
