@@ -60,6 +60,4 @@ class TestVerbs(base.TestCase):
         for state in states.TERMINAL:
             self.assertFalse([m for m in states.OWNER_MOVES if m[0] == state])
             for verb in set(states.VERBS) - {'delete'}:
-                self.assertIn(
-                    states.decide(verb, state, None, 'forward'), (None, states.ALREADY)
-                )
+                self.assertIn(states.decide(verb, state, None, 'forward'), (None, states.ALREADY))

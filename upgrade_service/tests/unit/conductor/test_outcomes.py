@@ -67,7 +67,7 @@ class TestTake(base.TestCase):
         self.assertEqual([], self._take(item('revoked'), state='running')[1])
 
     def test_nonsense_is_not_believed(self):
-        taken, moves = self._take(outcome('fine'), state='running')
+        _, moves = self._take(outcome('fine'), state='running')
         self.assertEqual([('running', 'unknown', 'unknown')], moves)
 
     def test_drift_blocks_the_upgrade(self):

@@ -170,8 +170,8 @@ class TestVerbs(TurnsCase):
 
     def test_two_live_upgrades_of_one_cluster_cannot_be(self):
         db.upgrade_verb(self.ctx, self.ref, 'start')
-        values = {k: self.upgrade[k] for k in
-                  ('cluster_id', 'to_release', 'strategy', 'type', 'policy', 'selection')}  # fmt: skip
+        names = ('cluster_id', 'to_release', 'strategy', 'type', 'policy', 'selection')
+        values = {k: self.upgrade[k] for k in names}
         other = db.upgrade_create(self.ctx, values)
         rows = db.ownership_claim(self.ctx, 'planner2', 10)
         row = next(r for r in rows if r['id'] == other['id'])

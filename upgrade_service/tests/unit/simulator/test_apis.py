@@ -1,5 +1,7 @@
 """Reading the simulated cloud with a real openstacksdk."""
 
+from typing import Any
+
 from openstack import exceptions
 
 from upgrade_service.simulator import spec as specs
@@ -22,7 +24,7 @@ class TestIdentity(base.SimulatorTestCase):
         self.assertEqual(18, len(list(self.conn.identity.endpoints())))
 
     def test_wrong_password(self) -> None:
-        conn = base.connect(self.simulator)
+        conn: Any = base.connect(self.simulator)
         conn.session.auth._plugin = None
         conn.session.auth._password = 'wrong'
         error = self.assertRaises(exceptions.SDKException, conn.authorize)
@@ -32,6 +34,18 @@ class TestIdentity(base.SimulatorTestCase):
         list(self.conn.compute.services())
         self.sleep(4000)
         self.assertNotEqual([], list(self.conn.compute.services()))
+
+    def test_token_is_validated(self) -> None:
+        url = f'{self.simulator.url}/identity/v3/auth/tokens'
+        other = base.connect(self.simulator, user='operator')
+        self.addCleanup(other.close)
+        subject = other.authorize()
+        token = self.conn.session.get(url, headers={'X-Subject-Token': subject}).json()['token']
+        self.assertEqual('operator', token['user']['name'])
+        self.assertIn('upgrade_operator', [role['name'] for role in token['roles']])
+        headers = {'X-Subject-Token': 'made-up'}
+        answer = self.conn.session.get(url, headers=headers, raise_exc=False)
+        self.assertEqual(404, answer.status_code)
 
     def test_registered_service_is_in_the_catalog(self) -> None:
         self.simulator.register('upgrade', 'upgrade-service', 'http://127.0.0.1:9899')

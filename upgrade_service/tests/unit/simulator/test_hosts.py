@@ -115,7 +115,7 @@ class TestHosts(base.SimulatorTestCase):
         for path in (('cmp99',), ('cmp1', 'glance', 'run'), ('cmp1', 'units', 'nova-api')):
             body = {'kind': 'x', 'do': 'stop'} if len(path) > 1 else None
             error = self.assertRaises(client.HostError, client.call, url, *path, body=body)
-            self.assertEqual(404, error.status, path)
+            self.assertEqual(404, error.status, '/'.join(path))
         self.simulator.stop()
         error = self.assertRaises(client.HostError, client.call, url, 'cmp1')
         self.assertEqual(0, error.status)
