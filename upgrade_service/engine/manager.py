@@ -73,12 +73,30 @@ class AgentManager:
         self._dir = pathlib.Path(state_dir)
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._own = _own(self._dir / 'engine.lock')
-        self.identity = enroll.Identity(self._dir, host, bundle)
-        projects = settings.project_data(conf.conductor.projects_dir)
-        self.allowed = settings.Allowed(host, config_dir, state_dir, projects, strategies)
-        book = journal.Journal(self._dir / 'journal', facts.now(), expected=not self.identity.new)
-        self._conductors = reporters.Conductors(conf)
+        try:
+            self._open(config_dir, bundle, strategies)
+        except BaseException:
+            os.close(self._own)
+            raise
+        self._chains: list[chain.Chain] = []
+        self._known = self.identity.token is None
+        self._due = {'heartbeat': 0.0, 'enroll': 0.0, 'compact': time.monotonic() + COMPACT_EVERY}
+        self._rpc: Any = None
+
+    def _open(
+        self,
+        config_dir: str,
+        bundle: enroll.Bundle | None,
+        strategies: Mapping[str, base.UpgradeStrategy] | None,
+    ) -> None:
+        self.identity = enroll.Identity(self._dir, self.host, bundle)
+        projects = settings.project_data(self.conf.conductor.projects_dir)
+        self.allowed = settings.Allowed(
+            self.host, config_dir, str(self._dir), projects, strategies
+        )
+        self._conductors = reporters.Conductors(self.conf)
         run = runner.Runner(self._dir / 'attempts', self._dir / 'host.lock')
+        book = journal.Journal(self._dir / 'journal', facts.now(), expected=not self.identity.new)
         self.parts = chain.Parts(
             book=book,
             runner=run,
@@ -87,10 +105,6 @@ class AgentManager:
             guard=threading.RLock(),
             stopping=threading.Event(),
         )
-        self._chains: list[chain.Chain] = []
-        self._known = self.identity.token is None
-        self._due = {'heartbeat': 0.0, 'enroll': 0.0, 'compact': time.monotonic() + COMPACT_EVERY}
-        self._rpc: Any = None
 
     @property
     def id(self) -> str:
