@@ -125,7 +125,7 @@ class FakeApi:
         """Play the next chapter and tell the events."""
         assert self.upgrade is not None
         chapters = self.planning if self.upgrade['state'] == 'planning' else self.story
-        if chapters and self.upgrade['state'] not in ('draft',):
+        if chapters and self.upgrade['state'] not in ('draft', 'paused'):
             chapters.pop(0)(self)
         after = int(query.get('after', 0))
         return 200, {'events': [e for e in self.events if e['seq'] > after]}
