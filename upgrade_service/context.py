@@ -7,7 +7,7 @@ from oslo_db.sqlalchemy import enginefacade
 
 
 @enginefacade.transaction_context_provider
-class RequestContext(context.RequestContext):  # type: ignore[misc]
+class RequestContext(context.RequestContext):
     """Who asks. Tokens never leave the API process."""
 
     @property

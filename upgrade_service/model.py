@@ -5,10 +5,10 @@ Everything here is a value: no I/O, no clock, no database. Discovery makes an
 the broker carries the plan's :class:`Step` rows out.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -113,10 +113,12 @@ class Inventory:
 
     def fingerprint(self) -> str:
         """Digest of what a plan depends on: hosts, services, versions; not who holds servers."""
-        return digest([
-            sorted(self.hosts),
-            sorted((s.host, s.binary, s.version or '', s.forced_down) for s in self.services),
-        ])
+        return digest(
+            [
+                sorted(self.hosts),
+                sorted((s.host, s.binary, s.version or '', s.forced_down) for s in self.services),
+            ]
+        )
 
 
 # -- what is wanted: request and policy --------------------------------------------------------
@@ -194,9 +196,7 @@ POLICY_SCHEMA: dict[str, Any] = {
         'gates': {
             'type': 'array',
             'uniqueItems': True,
-            'items': {
-                'enum': ['prepare', 'control_plane', 'canary', 'data_plane', 'finish']
-            },
+            'items': {'enum': ['prepare', 'control_plane', 'canary', 'data_plane', 'finish']},
         },
         'backup': {
             'type': 'object',
@@ -232,35 +232,63 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     'check_host': Kind('host', 'check the host', skippable=True, timeout=120, estimate=1),
-    'prefetch': Kind('host', 'install the new version beside the old and prove it',
-                     timeout=3600, estimate=40),
-    'upgrade_check': Kind('host', "ask the new code's own upgrade check", skippable=True,
-                          timeout=900, estimate=8),
-    'backup_database': Kind('host', 'dump the databases', skippable=True, timeout=14400,
-                            estimate=10),
-    'db_expand': Kind('host', 'extend the schema; old code keeps working', timeout=14400,
-                      estimate=8),
-    'db_migrate': Kind('host', 'migrate data the new code needs before it starts',
-                       timeout=14400, estimate=5),
-    'db_contract': Kind('host', 'remove what only old code used', ponr=True, timeout=14400,
-                        estimate=5),
-    'online_migrations': Kind('host', 'rewrite rows to the new form', ponr=True,
-                              timeout=86400, estimate=10),
-    'upgrade_service': Kind('host', 'switch to the new version and restart', disruptive=True,
-                            undo=True, timeout=1800, estimate=20),
-    'restart_service': Kind('host', 'restart so that version pins are dropped', disruptive=True,
-                            ponr=True, timeout=900, estimate=10),
+    'prefetch': Kind(
+        'host', 'install the new version beside the old and prove it', timeout=3600, estimate=40
+    ),
+    'upgrade_check': Kind(
+        'host', "ask the new code's own upgrade check", skippable=True, timeout=900, estimate=8
+    ),
+    'backup_database': Kind(
+        'host', 'dump the databases', skippable=True, timeout=14400, estimate=10
+    ),
+    'db_expand': Kind(
+        'host', 'extend the schema; old code keeps working', timeout=14400, estimate=8
+    ),
+    'db_migrate': Kind(
+        'host', 'migrate data the new code needs before it starts', timeout=14400, estimate=5
+    ),
+    'db_contract': Kind(
+        'host', 'remove what only old code used', ponr=True, timeout=14400, estimate=5
+    ),
+    'online_migrations': Kind(
+        'host', 'rewrite rows to the new form', ponr=True, timeout=86400, estimate=10
+    ),
+    'upgrade_service': Kind(
+        'host',
+        'switch to the new version and restart',
+        disruptive=True,
+        undo=True,
+        timeout=1800,
+        estimate=20,
+    ),
+    'restart_service': Kind(
+        'host',
+        'restart so that version pins are dropped',
+        disruptive=True,
+        ponr=True,
+        timeout=900,
+        estimate=10,
+    ),
     'verify_host': Kind('host', 'read back what runs', timeout=300, estimate=2),
     'check_cloud': Kind('cloud', 'compare the cloud with the plan', timeout=300, estimate=3),
-    'disable_host': Kind('cloud', 'keep the scheduler away', disruptive=True, undo=True,
-                         timeout=120, estimate=1),
-    'drain_host': Kind('cloud', 'move the instances away', disruptive=True, interruptible=True,
-                       timeout=86400, estimate=30),
-    'verify_service': Kind('cloud', 'look at the service from outside', skippable=True,
-                           timeout=600, estimate=5),
+    'disable_host': Kind(
+        'cloud', 'keep the scheduler away', disruptive=True, undo=True, timeout=120, estimate=1
+    ),
+    'drain_host': Kind(
+        'cloud',
+        'move the instances away',
+        disruptive=True,
+        interruptible=True,
+        timeout=86400,
+        estimate=30,
+    ),
+    'verify_service': Kind(
+        'cloud', 'look at the service from outside', skippable=True, timeout=600, estimate=5
+    ),
     'enable_host': Kind('cloud', 'let the scheduler use it again', timeout=120, estimate=1),
-    'probe_cloud': Kind('cloud', 'ask every API for a real answer', skippable=True,
-                        timeout=300, estimate=3),
+    'probe_cloud': Kind(
+        'cloud', 'ask every API for a real answer', skippable=True, timeout=300, estimate=3
+    ),
     'gate': Kind('gate', 'wait for everything before it', estimate=0),
 }
 

@@ -5,11 +5,12 @@ used: nothing ever waits for a reply. The global ``cfg.CONF`` is used because
 oslo.messaging registers its tracing options on that one only.
 """
 
+from collections.abc import Callable
 import threading
-from typing import Any
+from typing import Any, TypeVar
 
-import oslo_messaging as messaging
 from oslo_config import cfg
+import oslo_messaging as messaging
 from oslo_messaging.rpc import dispatcher
 
 CONDUCTOR_TOPIC = 'upgrade-conductor'
@@ -18,7 +19,13 @@ CONDUCTOR_EXCHANGE = 'upgrade-conductor'
 _lock = threading.Lock()
 _transports: dict[str, Any] = {}
 
-expose = messaging.expose
+Method = TypeVar('Method', bound=Callable[..., Any])
+
+
+def expose(method: Method) -> Method:
+    """Let peers call a method of an endpoint; nothing else of it can be called."""
+    exposed: Method = messaging.expose(method)
+    return exposed
 
 
 def engine_topic(agent_id: str) -> str:
@@ -47,13 +54,17 @@ def get_server(conf: cfg.ConfigOpts, exchange: str, topic: str, server: str, end
     """Serve `endpoint`; only methods marked with :data:`expose` can be called."""
     target = messaging.Target(exchange=exchange, topic=topic, server=server)
     return messaging.get_rpc_server(
-        get_transport(conf), target, [endpoint], executor='threading',
+        get_transport(conf),
+        target,
+        [endpoint],
+        executor='threading',
         access_policy=dispatcher.ExplicitRPCAccessPolicy,
     )
 
 
-def get_client(conf: cfg.ConfigOpts, exchange: str, topic: str, version: str,
-               retry: int | None = 3) -> Any:
+def get_client(
+    conf: cfg.ConfigOpts, exchange: str, topic: str, version: str, retry: int | None = 3
+) -> Any:
     """Return a client for casts; `retry` bounds how long a cast may block on a dead broker."""
     target = messaging.Target(exchange=exchange, topic=topic, version=version)
     return messaging.get_rpc_client(get_transport(conf), target, retry=retry)

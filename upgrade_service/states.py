@@ -93,8 +93,12 @@ VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
     # verbs on one step of the upgrade; they leave its state alone
     'retry': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
     'skip': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
-    'delete': {'draft': ALREADY, 'succeeded': ALREADY, 'cancelled': ALREADY,
-               'rolled_back': ALREADY},
+    'delete': {
+        'draft': ALREADY,
+        'succeeded': ALREADY,
+        'cancelled': ALREADY,
+        'rolled_back': ALREADY,
+    },
 }
 STEP_VERBS = frozenset({'retry', 'skip'})
 
@@ -120,20 +124,22 @@ def allowed(state: str, next_: str | None, direction: str) -> list[str]:
 
 
 #: what the owning conductor may do, each with its reason
-OWNER_MOVES = frozenset({
-    ('planning', 'draft'),  # the plan is stored
-    ('planning', 'cancelled'),  # no plan can be made; nothing was touched
-    ('running', 'paused'),  # a gate waits for a person
-    ('running', 'blocked'),  # see BLOCKED_REASONS
-    ('running', 'succeeded'),  # direction forward is complete
-    ('running', 'cancelled'),  # direction release is complete
-    ('running', 'rolled_back'),  # direction back is complete
-    ('stopping', 'paused'),  # next=paused and nothing in flight
-    ('stopping', 'running'),  # next=cancelled or back: the release or undo steps
-    ('stopping', 'cancelled'),  # next=cancelled and nothing to put back
-    ('blocked', 'running'),  # retry, skip or resolve left no blocker
-    ('blocked', 'stopping'),  # the same, and a pause was asked for meanwhile
-})
+OWNER_MOVES = frozenset(
+    {
+        ('planning', 'draft'),  # the plan is stored
+        ('planning', 'cancelled'),  # no plan can be made; nothing was touched
+        ('running', 'paused'),  # a gate waits for a person
+        ('running', 'blocked'),  # see BLOCKED_REASONS
+        ('running', 'succeeded'),  # direction forward is complete
+        ('running', 'cancelled'),  # direction release is complete
+        ('running', 'rolled_back'),  # direction back is complete
+        ('stopping', 'paused'),  # next=paused and nothing in flight
+        ('stopping', 'running'),  # next=cancelled or back: the release or undo steps
+        ('stopping', 'cancelled'),  # next=cancelled and nothing to put back
+        ('blocked', 'running'),  # retry, skip or resolve left no blocker
+        ('blocked', 'stopping'),  # the same, and a pause was asked for meanwhile
+    }
+)
 
 # -- steps -------------------------------------------------------------------------------------
 
@@ -152,26 +158,30 @@ STEP_ENDED = frozenset({'succeeded', 'skipped', 'cancelled'})
 STEP_IN_FLIGHT = frozenset({'dispatched', 'running'})
 STEP_STUCK = frozenset({'failed', 'unknown'})
 
-STEP_MOVES = frozenset({
-    ('pending', 'dispatched'),  # order written, inside the budget
-    ('pending', 'running'),  # a cloud step or gate: the owner itself works
-    ('dispatched', 'running'),  # accepted by the engine
-    ('dispatched', 'succeeded'),
-    ('dispatched', 'failed'),
-    ('dispatched', 'unknown'),
-    ('dispatched', 'pending'),  # revoked, or refused before anything ran
-    ('running', 'succeeded'),
-    ('running', 'failed'),
-    ('running', 'unknown'),
-    ('running', 'pending'),  # interruptible step stopped with its progress kept
-    ('failed', 'pending'),  # idempotent and attempts left, or an operator's retry
-    ('unknown', 'pending'),  # the same, after check() or with the risk acknowledged
-    ('unknown', 'succeeded'),  # check() proves the goal
-    ('failed', 'skipped'),
-    ('unknown', 'skipped'),
-    ('pending', 'skipped'),
-    ('pending', 'cancelled'),
-})
+STEP_MOVES = frozenset(
+    {
+        ('pending', 'dispatched'),  # order written, inside the budget
+        ('pending', 'running'),  # a cloud step or gate: the owner itself works
+        ('pending', 'succeeded'),  # a gate that nothing holds
+        ('dispatched', 'running'),  # accepted by the engine
+        ('dispatched', 'succeeded'),
+        ('dispatched', 'failed'),
+        ('dispatched', 'unknown'),
+        ('dispatched', 'pending'),  # revoked, or refused before anything ran
+        ('running', 'succeeded'),
+        ('running', 'failed'),
+        ('running', 'unknown'),
+        ('running', 'pending'),  # interruptible step stopped with its progress kept
+        ('succeeded', 'pending'),  # a drained host was found in use again
+        ('failed', 'pending'),  # idempotent and attempts left, or an operator's retry
+        ('unknown', 'pending'),  # the same, after check() or with the risk acknowledged
+        ('unknown', 'succeeded'),  # check() proves the goal
+        ('failed', 'skipped'),
+        ('unknown', 'skipped'),
+        ('pending', 'skipped'),
+        ('pending', 'cancelled'),
+    }
+)
 
 
 def legal_step(old: str, new: str) -> bool:

@@ -7,11 +7,11 @@ covers the exact payload text, so there is no canonical form to agree on.
 """
 
 import base64
+from collections.abc import Mapping
 import json
 import os
 import pathlib
 import stat
-from collections.abc import Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature

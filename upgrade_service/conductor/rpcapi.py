@@ -1,11 +1,10 @@
 """Ring a conductor's bell. Rows say what is to be done; a lost message only costs time."""
 
-import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
+import oslo_messaging as messaging
 
-from upgrade_service import context
-from upgrade_service import rpc
+from upgrade_service import context, rpc
 
 LOG = log.getLogger(__name__)
 
@@ -29,10 +28,19 @@ class ConductorAPI:
         """Say that a discovery is wanted."""
         self._ring(ctx, 'discover', cluster=cluster)
 
+    def pass_on(self, ctx: context.RequestContext, server: str, env: dict[str, str]) -> None:
+        """Give a report to the conductor that owns the upgrade it is about."""
+        try:
+            self._client.prepare(server=server).cast(ctx.to_dict(), 'report', env=env)
+        except messaging.MessagingException as e:
+            LOG.warning('A report could not be passed on (%s); its engine will repeat it', e)
+
     def _ring(self, ctx: context.RequestContext, method: str, **kw: str) -> None:
         try:
             self._client.cast(ctx.to_dict(), method, **kw)
         except messaging.MessagingException as e:
             # conductors look at the rows by themselves every few seconds
-            LOG.warning('The message bus does not answer (%s); a conductor will find the '
-                        'change by itself', e)
+            LOG.warning(
+                'The message bus does not answer (%s); a conductor will find the change by itself',
+                e,
+            )

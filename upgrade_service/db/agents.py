@@ -3,15 +3,13 @@
 import hashlib
 import hmac
 import secrets
-import uuid
 from typing import Any
+import uuid
 
 import sqlalchemy as sa
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service.db import base
-from upgrade_service.db import models
+from upgrade_service import context, exception
+from upgrade_service.db import base, models
 
 Context = context.RequestContext
 Row = dict[str, Any]
@@ -53,19 +51,21 @@ def agent_enroll(ctx: Context, token: str, host: str, pubkey: str) -> Row:
         now = base.clock(session)
         spent = session.execute(
             sa.delete(models.EnrollToken).where(
-                models.EnrollToken.hash == _hash(token), models.EnrollToken.host == host,
+                models.EnrollToken.hash == _hash(token),
+                models.EnrollToken.host == host,
                 models.EnrollToken.exp >= now,
             )
         )
         if spent.rowcount != 1:  # type: ignore[attr-defined]
             raise exception.Untrusted(reason=f'no valid enrolment token for host {host}')
         session.execute(
-            sa.update(models.Agent).where(models.Agent.host == host,
-                                          models.Agent.state != 'revoked')
+            sa.update(models.Agent)
+            .where(models.Agent.host == host, models.Agent.state != 'revoked')
             .values(state='revoked')
         )
-        row = models.Agent(id=ident, host=host, pubkey=pubkey, state='active', created_at=now,
-                           seen_at=now)
+        row = models.Agent(
+            id=ident, host=host, pubkey=pubkey, state='active', created_at=now, seen_at=now
+        )
         session.add(row)
         session.flush()
         return row.as_dict()
@@ -74,8 +74,11 @@ def agent_enroll(ctx: Context, token: str, host: str, pubkey: str) -> Row:
 def agent_get(ctx: Context, ref: str) -> Row:
     """Return an agent by id, or the one in use of a host name."""
     a = models.Agent
-    query = sa.select(a).where(sa.or_(a.id == ref, a.host == ref)).order_by(
-        sa.case((a.state == 'revoked', 1), else_=0), a.created_at.desc())
+    query = (
+        sa.select(a)
+        .where(sa.or_(a.id == ref, a.host == ref))
+        .order_by(sa.case((a.state == 'revoked', 1), else_=0), a.created_at.desc())
+    )
     with base.reader(ctx) as session:
         found = session.execute(query).scalars().first()
         if found is None:
@@ -83,8 +86,9 @@ def agent_get(ctx: Context, ref: str) -> Row:
         return found.as_dict()
 
 
-def agent_list(ctx: Context, filters: Row | None = None, limit: int | None = None,
-               marker: str | None = None) -> list[Row]:
+def agent_list(
+    ctx: Context, filters: Row | None = None, limit: int | None = None, marker: str | None = None
+) -> list[Row]:
     """List agents by id; filters: host, state."""
     query = sa.select(models.Agent).filter_by(**(filters or {}))
     with base.reader(ctx) as session:
@@ -117,7 +121,8 @@ def agents_seen(ctx: Context, beats: dict[str, Row]) -> None:
     with base.writer(ctx) as session:
         for ident, beat in sorted(beats.items()):
             session.execute(
-                sa.update(models.Agent).filter_by(id=ident)
+                sa.update(models.Agent)
+                .filter_by(id=ident)
                 .values(seen_at=base.now_ms(), boot_id=beat['boot_id'], version=beat['version'])
                 .execution_options(synchronize_session=False)
             )
@@ -128,7 +133,8 @@ def agent_facts(ctx: Context, ident: str, facts: Row) -> None:
     """Record what an engine says of its host."""
     with base.writer(ctx) as session:
         session.execute(
-            sa.update(models.Agent).filter_by(id=ident)
+            sa.update(models.Agent)
+            .filter_by(id=ident)
             .values(facts=facts, facts_at=base.now_ms(), seen_at=base.now_ms())
             .execution_options(synchronize_session=False)
         )

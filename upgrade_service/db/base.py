@@ -5,22 +5,21 @@ then writes fails at once when another writes; on the servers READ COMMITTED is 
 that what is read after the locking statement is what is there.
 """
 
+from collections.abc import Callable, Iterator
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import api as oslo_db_api
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import enginefacade
+import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import functions
 
-from upgrade_service import context
-from upgrade_service import exception
+from upgrade_service import context, exception
 
 _manager: Any = None
 _writing = threading.local()
@@ -29,12 +28,15 @@ F = TypeVar('F', bound=Callable[..., Any])
 #: writers are tried again on a deadlock only: after a lost connection nobody knows
 #: whether COMMIT was done, so the caller must read again before it repeats anything
 retry = oslo_db_api.wrap_db_retry(
-    max_retries=20, retry_interval=0.02, inc_retry_interval=True, max_retry_interval=0.5,
+    max_retries=20,
+    retry_interval=0.02,
+    inc_retry_interval=True,
+    max_retry_interval=0.5,
     retry_on_deadlock=True,
 )
 
 
-class now_ms(functions.FunctionElement[int]):  # noqa: N801 - named like an SQL function
+class now_ms(functions.FunctionElement[int]):
     """Milliseconds since the epoch by the database server's clock."""
 
     type = sa.BigInteger()
@@ -70,8 +72,9 @@ def _sqlite_pragmas(connection: Any, record: Any) -> None:
         connection.execute(f'PRAGMA {pragma}')
 
 
-def _sqlite_begin(conn: Any, cursor: Any, statement: str, params: Any, ctx: Any,
-                  many: bool) -> tuple[str, Any]:
+def _sqlite_begin(
+    conn: Any, cursor: Any, statement: str, params: Any, ctx: Any, many: bool
+) -> tuple[str, Any]:
     if statement == 'BEGIN' and getattr(_writing, 'on', False):
         return 'BEGIN IMMEDIATE', params
     return statement, params
@@ -88,8 +91,14 @@ def configure(conf: cfg.ConfigOpts, connection: str | None = None) -> None:
     _manager = enginefacade.transaction_context()
     _manager.append_on_engine_create(_prepare)
     url = connection or conf.database.connection
-    _manager.configure(connection=url, sqlite_fk=True, max_retries=3, retry_interval=1,
-                       max_pool_size=20, max_overflow=40)
+    _manager.configure(
+        connection=url,
+        sqlite_fk=True,
+        max_retries=3,
+        retry_interval=1,
+        max_pool_size=20,
+        max_overflow=40,
+    )
 
 
 def get_engine() -> sa.Engine:
@@ -135,8 +144,9 @@ def clock(session: orm.Session) -> int:
     return int(session.execute(sa.select(now_ms())).scalar_one())
 
 
-def page(session: orm.Session, model: Any, query: Any, key: Any, limit: int | None,
-         marker: Any) -> list[dict[str, Any]]:
+def page(
+    session: orm.Session, model: Any, query: Any, key: Any, limit: int | None, marker: Any
+) -> list[dict[str, Any]]:
     """Run a query page by page: keyset paging on `key`, which must be unique."""
     if marker is not None:
         query = query.where(key > marker)

@@ -226,6 +226,7 @@ class Step(Base):
     progress: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)
     not_before: orm.Mapped[int | None] = col(Long, null=True)
     error: orm.Mapped[str | None] = col(sa.Text, null=True)
+    final: orm.Mapped[bool] = col(sa.Boolean, default=False)  # trying again cannot help
     changed_seq: orm.Mapped[int] = col(Long, default=0)
     started_at: orm.Mapped[int | None] = col(Long, null=True)
     finished_at: orm.Mapped[int | None] = col(Long, null=True)
@@ -236,10 +237,10 @@ class Edge(Base):
 
     __tablename__ = 'edges'
     __table_args__ = (sa.Index('ix_edges_upgrade', 'upgrade_id'), Base.__table_args__)
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
-    parent_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                     primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
+    parent_id: orm.Mapped[str] = col(
+        sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True
+    )
     upgrade_id: orm.Mapped[str] = col(Uuid)
 
 
@@ -247,8 +248,7 @@ class Attempt(Base):
     """One try at a step: what is dispatched, journaled and recorded."""
 
     __tablename__ = 'attempts'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     n: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     upgrade_id: orm.Mapped[str] = col(Uuid, index=True)
     epoch: orm.Mapped[int] = col(sa.Integer)
@@ -287,8 +287,7 @@ class StepOutput(Base):
     """What an attempt printed: the tail that rode in its outcome."""
 
     __tablename__ = 'step_output'
-    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'),
-                                   primary_key=True)
+    step_id: orm.Mapped[str] = col(sa.ForeignKey('steps.id', ondelete='CASCADE'), primary_key=True)
     attempt: orm.Mapped[int] = col(sa.Integer, primary_key=True)
     text: orm.Mapped[str] = col(sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb'))
 

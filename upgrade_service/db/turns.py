@@ -6,22 +6,18 @@ state for both. Everything read afterwards is current, because nobody else write
 upgrade or its steps without that lock.
 """
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import model
-from upgrade_service import states
-from upgrade_service.db import base
-from upgrade_service.db import models
+from upgrade_service import context, exception, model, states
+from upgrade_service.db import base, models
 
 Context = context.RequestContext
 Row = dict[str, Any]
@@ -41,6 +37,7 @@ class StepMove:
     begins: bool = False  #: makes a new attempt
     agent: str | None = None  #: who carries the new attempt out
     error: str | None = None
+    final: bool = False  #: a failure that trying again cannot mend
     output: str = ''
     not_before: int | None = None
     detail: Row = dataclasses.field(default_factory=dict)
@@ -74,14 +71,27 @@ class Turn:
         """The number of the last event so far."""
         return self._seq
 
-    def event(self, kind: str, step: str | None = None, attempt: int | None = None,
-              once: str | None = None, detail: Row | None = None) -> None:
+    def event(
+        self,
+        kind: str,
+        step: str | None = None,
+        attempt: int | None = None,
+        once: str | None = None,
+        detail: Row | None = None,
+    ) -> None:
         """Append an audit event; `once` makes a second one for the same attempt fail."""
         self._seq += 1
         said: Row = {
-            'upgrade_id': self.row.id, 'seq': self._seq, 'kind': kind, 'once': once,
-            'step_id': step, 'attempt': attempt, 'at': self.now, 'actor': self._actor.actor,
-            'request_id': self._actor.request_id, 'detail': detail or {},
+            'upgrade_id': self.row.id,
+            'seq': self._seq,
+            'kind': kind,
+            'once': once,
+            'step_id': step,
+            'attempt': attempt,
+            'at': self.now,
+            'actor': self._actor.actor,
+            'request_id': self._actor.request_id,
+            'detail': detail or {},
         }
         self._head = chain(self._head, said)
         self._events.append({**said, 'hash': self._head})
@@ -93,7 +103,9 @@ class Turn:
             values = {**values, 'seq': self._seq, 'head_hash': self._head}
         if values:
             self.session.execute(
-                sa.update(models.Upgrade).filter_by(id=self.row.id).values(**values)
+                sa.update(models.Upgrade)
+                .filter_by(id=self.row.id)
+                .values(**values)
                 .execution_options(synchronize_session=False)
             )
 
@@ -113,8 +125,10 @@ def turn(ctx: Context, upgrade_id: str, *where: Any) -> Iterator[Turn]:
     upgrade = models.Upgrade
     with base.writer(ctx) as session:
         locked = session.execute(
-            sa.update(upgrade).where(upgrade.id == upgrade_id, *where)
-            .values(seq=upgrade.seq).execution_options(synchronize_session=False)
+            sa.update(upgrade)
+            .where(upgrade.id == upgrade_id, *where)
+            .values(seq=upgrade.seq)
+            .execution_options(synchronize_session=False)
         )
         if locked.rowcount != 1:  # type: ignore[attr-defined]
             raise Mismatch(upgrade_id)
@@ -129,22 +143,32 @@ def owned_by(owner: str, epoch: int, allowed: Sequence[str]) -> tuple[Any, ...]:
 
 
 @base.retry
-def owner_turn(ctx: Context, upgrade_id: str, owner: str, epoch: int,
-               moves: Sequence[StepMove] = (), upgrade: UpgradeMove | None = None,
-               allowed: Sequence[str] = tuple(states.OWNED), values: Row | None = None) -> Row:
+def owner_turn(
+    ctx: Context,
+    upgrade_id: str,
+    owner: str,
+    epoch: int,
+    moves: Sequence[StepMove] = (),
+    upgrade: UpgradeMove | None = None,
+    allowed: Sequence[str] = tuple(states.OWNED),
+    hosts: Row | None = None,
+) -> Row:
     """Carry out any number of transitions of an upgrade that `owner` owns, or none.
 
     All or nothing: a step that is not in the state its move begins with undoes the whole.
     `allowed`: states the upgrade must be in, checked in the same transaction, so that a
-    dispatch can never be committed after an operator's pause was.
+    dispatch can never be committed after an operator's pause was. `hosts`: the new count
+    of hosts {total, done, held}.
 
     :returns: the new {seq, version, state, next, counters}.
     :raises Mismatch: rows are not what the caller read; read again.
     """
     with turn(ctx, upgrade_id, *owned_by(owner, epoch, allowed)) as t:
-        changes = dict(values or {})
+        changes: Row = {}
         if moves:
             changes['counters'] = move_steps(t, moves)
+        if hosts:
+            changes['counters'] = {**changes.get('counters', t.row.counters), 'hosts': hosts}
         if upgrade is not None:
             changes.update(_move_upgrade(t, upgrade, states.OWNER_MOVES))
         t.close(changes)
@@ -179,15 +203,20 @@ def move_steps(t: Turn, moves: Sequence[StepMove]) -> Row:
     for m in moves:
         if not states.legal_step(m.old, m.new):
             raise exception.UpgradeError(f'illegal step transition {m.old} to {m.new}')
-        groups[m.old, m.new, m.begins, m.error, m.not_before].append(m.step)
+        groups[m.old, m.new, m.begins, m.error, m.not_before, m.final].append(m.step)
     for key, ids in groups.items():
         _update_steps(t, ids, *key)
     _write_attempts(t, moves)
     for m in moves:
         n = m.attempt + m.begins
         once = m.new if m.new in states.STEP_DONE or m.new in states.STEP_STUCK else None
-        t.event(m.event, m.step, n, once=m.event if once or m.begins else None,
-                detail={'before': m.old, 'after': m.new, **m.detail})
+        t.event(
+            m.event,
+            m.step,
+            n,
+            once=m.event if once or m.begins else None,
+            detail={'before': m.old, 'after': m.new, **m.detail},
+        )
     return _count(t.row.counters, moves)
 
 
@@ -207,25 +236,41 @@ def current(session: orm.Session, upgrade_id: str, ids: list[str]) -> dict[str, 
     found = {}
     for at in range(0, len(ids), CHUNK):
         query = sa.select(s.id, s.state, s.attempt).where(
-            s.upgrade_id == upgrade_id, s.id.in_(ids[at:at + CHUNK]))
+            s.upgrade_id == upgrade_id, s.id.in_(ids[at : at + CHUNK])
+        )
         found.update({i: (state, n) for i, state, n in session.execute(query)})
     return found
 
 
-def _update_steps(t: Turn, ids: list[str], old: str, new: str, begins: bool,
-                  error: str | None, not_before: int | None) -> None:
+def _update_steps(
+    t: Turn,
+    ids: list[str],
+    old: str,
+    new: str,
+    begins: bool,
+    error: str | None,
+    not_before: int | None,
+    final: bool,
+) -> None:
     s = models.Step
-    values: Row = {'state': new, 'changed_seq': t.row.seq + 1, 'error': error,
-                   'not_before': not_before}
+    values: Row = {
+        'state': new,
+        'changed_seq': t.row.seq + 1,
+        'error': error,
+        'not_before': not_before,
+        'final': final,
+    }
     if begins:
         values.update(attempt=s.attempt + 1, started_at=t.now, finished_at=None)
     if new in states.STEP_ENDED or new in states.STEP_STUCK:
         values['finished_at'] = t.now
     for at in range(0, len(ids), CHUNK):
-        part = ids[at:at + CHUNK]
+        part = ids[at : at + CHUNK]
         done = t.session.execute(
-            sa.update(s).where(s.upgrade_id == t.row.id, s.state == old, s.id.in_(part))
-            .values(**values).execution_options(synchronize_session=False)
+            sa.update(s)
+            .where(s.upgrade_id == t.row.id, s.state == old, s.id.in_(part))
+            .values(**values)
+            .execution_options(synchronize_session=False)
         )
         if done.rowcount != len(part):  # type: ignore[attr-defined]
             raise Mismatch('steps changed under the lock')
@@ -233,15 +278,24 @@ def _update_steps(t: Turn, ids: list[str], old: str, new: str, begins: bool,
 
 def _write_attempts(t: Turn, moves: Sequence[StepMove]) -> None:
     begun = [
-        {'step_id': m.step, 'n': m.attempt + 1, 'upgrade_id': t.row.id, 'epoch': t.row.epoch,
-         'owner': t.row.owner or '', 'agent_id': m.agent, 'dispatched_at': t.now}
-        for m in moves if m.begins
+        {
+            'step_id': m.step,
+            'n': m.attempt + 1,
+            'upgrade_id': t.row.id,
+            'epoch': t.row.epoch,
+            'owner': t.row.owner or '',
+            'agent_id': m.agent,
+            'dispatched_at': t.now,
+        }
+        for m in moves
+        if m.begins
     ]
     if begun:
         t.session.execute(sa.insert(models.Attempt), begun)
     _end_attempts(t, moves)
-    outputs = [{'step_id': m.step, 'attempt': m.attempt, 'text': m.output}
-               for m in moves if m.output]
+    outputs = [
+        {'step_id': m.step, 'attempt': m.attempt, 'text': m.output} for m in moves if m.output
+    ]
     if outputs:
         t.session.execute(sa.insert(models.StepOutput), outputs)
 
@@ -255,7 +309,8 @@ def _end_attempts(t: Turn, moves: Sequence[StepMove]) -> None:
     for (outcome, n), ids in ended.items():
         for at in range(0, len(ids), CHUNK):
             t.session.execute(
-                sa.update(a).where(a.step_id.in_(ids[at:at + CHUNK]), a.n == n)
+                sa.update(a)
+                .where(a.step_id.in_(ids[at : at + CHUNK]), a.n == n)
                 .values(outcome=outcome, finished_at=t.now)
                 .execution_options(synchronize_session=False)
             )
@@ -279,8 +334,9 @@ def note_late(ctx: Context, upgrade_id: str, items: Sequence[Row]) -> None:
 
 
 @base.retry
-def progress_save(ctx: Context, upgrade_id: str, owner: str, epoch: int, step: str,
-                  progress: Row) -> None:
+def progress_save(
+    ctx: Context, upgrade_id: str, owner: str, epoch: int, step: str, progress: Row
+) -> None:
     """Write a cloud step's progress: what it is about to do, before it does it.
 
     :raises LostOwnership: another conductor owns the upgrade by now.
@@ -288,13 +344,20 @@ def progress_save(ctx: Context, upgrade_id: str, owner: str, epoch: int, step: s
     try:
         with turn(ctx, upgrade_id, *owned_by(owner, epoch, tuple(states.OWNED))) as t:
             t.session.execute(
-                sa.update(models.Step).where(models.Step.id == step,
-                                             models.Step.upgrade_id == upgrade_id)
+                sa.update(models.Step)
+                .where(models.Step.id == step, models.Step.upgrade_id == upgrade_id)
                 .values(progress=progress, changed_seq=t.row.seq + 1)
                 .execution_options(synchronize_session=False)
             )
     except Mismatch as e:
         raise exception.LostOwnership(upgrade=upgrade_id, epoch=epoch) from e
+
+
+@base.retry
+def owner_note(ctx: Context, upgrade_id: str, owner: str, epoch: int, message: str) -> None:
+    """Say on the upgrade's row what its owner waits for."""
+    with turn(ctx, upgrade_id, *owned_by(owner, epoch, tuple(states.OWNED))) as t:
+        t.close({'message': message})
 
 
 # -- leases ------------------------------------------------------------------------------------
@@ -307,8 +370,11 @@ def ownership_claim(ctx: Context, owner: str, ttl: float, limit: int = 20) -> li
     :returns: their rows, with `previous`: whether someone held it before (not released).
     """
     u = models.Upgrade
-    query = (sa.select(u.id, u.epoch, u.owner)
-             .where(u.state.in_(states.OWNED), u.lease_until < base.now_ms()).limit(limit))
+    query = (
+        sa.select(u.id, u.epoch, u.owner)
+        .where(u.state.in_(states.OWNED), u.lease_until < base.now_ms())
+        .limit(limit)
+    )
     with base.reader(ctx) as session:
         free = session.execute(query).all()
     taken = []
@@ -316,10 +382,13 @@ def ownership_claim(ctx: Context, owner: str, ttl: float, limit: int = 20) -> li
         with base.writer(ctx) as session:
             done = session.execute(
                 sa.update(u)
-                .where(u.id == ident, u.epoch == epoch, u.lease_until < base.now_ms(),
-                       u.state.in_(states.OWNED))
-                .values(owner=owner, epoch=epoch + 1,
-                        lease_until=base.now_ms() + int(ttl * 1000))
+                .where(
+                    u.id == ident,
+                    u.epoch == epoch,
+                    u.lease_until < base.now_ms(),
+                    u.state.in_(states.OWNED),
+                )
+                .values(owner=owner, epoch=epoch + 1, lease_until=base.now_ms() + int(ttl * 1000))
                 .execution_options(synchronize_session=False)
             )
             if done.rowcount == 1:  # type: ignore[attr-defined]
@@ -334,7 +403,8 @@ def ownership_renew(ctx: Context, owner: str, ttl: float) -> dict[str, int]:
     u = models.Upgrade
     with base.writer(ctx) as session:
         session.execute(
-            sa.update(u).where(u.owner == owner, u.state.in_(states.OWNED))
+            sa.update(u)
+            .where(u.owner == owner, u.state.in_(states.OWNED))
             .values(lease_until=base.now_ms() + int(ttl * 1000))
             .execution_options(synchronize_session=False)
         )
@@ -348,6 +418,8 @@ def ownership_release(ctx: Context, owner: str) -> None:
     u = models.Upgrade
     with base.writer(ctx) as session:
         session.execute(
-            sa.update(u).where(u.owner == owner).values(owner=None, lease_until=0)
+            sa.update(u)
+            .where(u.owner == owner)
+            .values(owner=None, lease_until=0)
             .execution_options(synchronize_session=False)
         )

@@ -1,22 +1,16 @@
 """Upgrades, their steps and events: what the API creates, reads and asks for."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+import uuid
 
-import sqlalchemy as sa
 from oslo_db import exception as db_exc
+import sqlalchemy as sa
 from sqlalchemy import orm
 
-from upgrade_service import context
-from upgrade_service import exception
-from upgrade_service import model
-from upgrade_service import states
-from upgrade_service.db import base
-from upgrade_service.db import clusters
-from upgrade_service.db import models
-from upgrade_service.db import turns
+from upgrade_service import context, exception, model, states
+from upgrade_service.db import base, clusters, models, turns
 
 Context = context.RequestContext
 Row = dict[str, Any]
@@ -33,27 +27,46 @@ def upgrade_create(ctx: Context, values: Row) -> Row:
     with base.writer(ctx) as session:
         row = models.Upgrade(
             **{'name': None, 'approvals': [], 'accepted': [], **values},
-            id=ident, state='planning', direction='forward', version=1, seq=0, epoch=0,
-            revision=0, lease_until=0, counters={}, head_hash='', message='',
-            user_id=ctx.user_id, project_id=ctx.project_id, created_at=base.clock(session),
+            id=ident,
+            state='planning',
+            direction='forward',
+            version=1,
+            seq=0,
+            epoch=0,
+            revision=0,
+            lease_until=0,
+            counters={},
+            head_hash='',
+            message='',
+            user_id=ctx.user_id,
+            project_id=ctx.project_id,
+            created_at=base.clock(session),
         )
         session.add(row)
         session.flush()
         session.expunge(row)
         t = turns.Turn(session, row, row.created_at, ctx)
-        t.event('created', detail={k: values[k] for k in
-                                   ('cluster_id', 'to_release', 'strategy', 'policy')})
+        t.event(
+            'created',
+            detail={k: values[k] for k in ('cluster_id', 'to_release', 'strategy', 'policy')},
+        )
         t.close({})
         return _get(session, ident).as_dict()
 
 
 def _get(session: orm.Session, ref: str) -> models.Upgrade:
     u = models.Upgrade
-    found = session.execute(
-        sa.select(u).where(sa.or_(u.id == ref, u.name == ref))
-        .order_by(u.created_at.desc()).limit(1)
-        .execution_options(populate_existing=True)
-    ).scalars().first()
+    found = (
+        session.execute(
+            sa.select(u)
+            .where(sa.or_(u.id == ref, u.name == ref))
+            .order_by(u.created_at.desc())
+            .limit(1)
+            .execution_options(populate_existing=True)
+        )
+        .scalars()
+        .first()
+    )
     if found is None:
         raise exception.NotFound(kind='upgrade', ref=ref)
     return found
@@ -65,8 +78,9 @@ def upgrade_get(ctx: Context, ref: str) -> Row:
         return _get(session, ref).as_dict()
 
 
-def upgrade_list(ctx: Context, filters: Row | None = None, limit: int | None = None,
-                 marker: str | None = None) -> list[Row]:
+def upgrade_list(
+    ctx: Context, filters: Row | None = None, limit: int | None = None, marker: str | None = None
+) -> list[Row]:
     """List upgrades by id; filters: cluster_id, state, name."""
     query = sa.select(models.Upgrade).filter_by(**(filters or {}))
     with base.reader(ctx) as session:
@@ -96,15 +110,20 @@ def _decide(t: turns.Turn, verb: str) -> states.Move:
     move = states.decide(verb, row.state, row.next, row.direction)
     if move is None:
         possible = states.allowed(row.state, row.next, row.direction)
-        raise exception.IllegalVerb(state=row.state, next=row.next, verb=verb,
-                                    allowed=', '.join(possible) or 'nothing',
-                                    verbs=possible)
+        raise exception.IllegalVerb(
+            state=row.state,
+            next=row.next,
+            verb=verb,
+            allowed=', '.join(possible) or 'nothing',
+            verbs=possible,
+        )
     return move
 
 
 @base.retry
-def upgrade_verb(ctx: Context, ref: str, verb: str, *, if_match: int | None = None,
-                 body: Row | None = None) -> Row:
+def upgrade_verb(
+    ctx: Context, ref: str, verb: str, *, if_match: int | None = None, body: Row | None = None
+) -> Row:
     """Write an operator's intent; it is what conductors act on.
 
     :raises IllegalVerb: the state forbids it. :raises Stale: `if_match` is not the version.
@@ -134,8 +153,7 @@ def _apply(t: turns.Turn, verb: str, move: states.Move, body: Row) -> None:
     if move.direction:
         values['direction'] = move.direction
     values.update(_VERB_VALUES.get(verb, _no_values)(t, body))
-    t.event(verb, detail={'before': t.row.state, 'after': move.state, 'next': move.next,
-                          **body})
+    t.event(verb, detail={'before': t.row.state, 'after': move.state, 'next': move.next, **body})
     t.close(turns.upgrade_values(t, move.state, values))
 
 
@@ -146,32 +164,39 @@ def _no_values(t: turns.Turn, body: Row) -> Row:
 def _start(t: turns.Turn, body: Row) -> Row:
     accepted = set(body.get('accept') or ())
     p = models.Problem
-    problems = t.session.execute(
-        sa.select(p).filter_by(upgrade_id=t.row.id, severity='blocking')
-    ).scalars().all()
+    problems = (
+        t.session.execute(sa.select(p).filter_by(upgrade_id=t.row.id, severity='blocking'))
+        .scalars()
+        .all()
+    )
     left = [x for x in problems if not (x.acceptable and x.code in accepted)]
     if left:
         reason = '; '.join(f'{x.code}: {x.message}' for x in left[:3])
         more = f' (and {len(left) - 3} more)' if len(left) > 3 else ''
         raise exception.NotStartable(reason=f'{reason}{more}', codes=[x.code for x in left])
-    return {'live_cluster_id': t.row.cluster_id, 'started_at': t.now,
-            'accepted': sorted(accepted)}
+    return {'live_cluster_id': t.row.cluster_id, 'started_at': t.now, 'accepted': sorted(accepted)}
 
 
 def _resume(t: turns.Turn, body: Row) -> Row:
     if t.row.state != 'blocked':
         return {}
     s = models.Step
-    stuck = t.session.execute(
-        sa.select(s.ord).where(s.upgrade_id == t.row.id, s.state.in_(states.STEP_STUCK))
-    ).scalars().all()
+    stuck = (
+        t.session.execute(
+            sa.select(s.ord).where(s.upgrade_id == t.row.id, s.state.in_(states.STEP_STUCK))
+        )
+        .scalars()
+        .all()
+    )
     if stuck:
         raise exception.Conflict(
-            reason=f'step {stuck[0]} is failed or unknown: retry or skip it first')
+            reason=f'step {stuck[0]} is failed or unknown: retry or skip it first'
+        )
     if body.get('acknowledge') != t.row.blocked_reason:
         raise exception.Conflict(
             reason=f'the upgrade is blocked ({t.row.blocked_reason}): name that reason in '
-                   f'`acknowledge` to go on')
+            f'`acknowledge` to go on'
+        )
     return {'blocked_reason': None}
 
 
@@ -194,15 +219,14 @@ def _step(session: orm.Session, upgrade: models.Upgrade, ref: str) -> models.Ste
     query = sa.select(s).where(s.upgrade_id == upgrade.id, s.revision == upgrade.revision)
     by_ord = ref.isdecimal() and len(ref) < 10
     query = query.where(s.ord == int(ref) if by_ord else s.id == ref)
-    found = session.execute(query).scalars().first()
+    found = session.execute(query.execution_options(populate_existing=True)).scalars().first()
     if found is None:
         raise exception.NotFound(kind='step', ref=ref)
     return found
 
 
 @base.retry
-def step_verb(ctx: Context, ref: str, step_ref: str, verb: str,
-              body: Row | None = None) -> Row:
+def step_verb(ctx: Context, ref: str, step_ref: str, verb: str, body: Row | None = None) -> Row:
     """Retry or skip a failed or unknown step; return the step.
 
     :raises IllegalVerb: the upgrade's state forbids it.
@@ -214,8 +238,14 @@ def step_verb(ctx: Context, ref: str, step_ref: str, verb: str,
         _decide(t, verb)
         step = _step(t.session, t.row, step_ref)
         new = _STEP_VERBS[verb](step, body)
-        move = turns.StepMove(step=step.id, old=step.state, new=new, attempt=step.attempt,
-                              event=verb, detail={'asked': body})
+        move = turns.StepMove(
+            step=step.id,
+            old=step.state,
+            new=new,
+            attempt=step.attempt,
+            event=verb,
+            detail={'asked': body},
+        )
         counters = turns.move_steps(t, [move])
         t.close({'counters': counters})
         return step_row(_step(t.session, t.row, step.id))
@@ -224,8 +254,8 @@ def step_verb(ctx: Context, ref: str, step_ref: str, verb: str,
 def _stuck(step: models.Step, verb: str) -> None:
     if step.state not in states.STEP_STUCK:
         raise exception.Conflict(
-            reason=f'step {step.ord} is {step.state}; only a failed or unknown step can be '
-                   f'{verb}')
+            reason=f'step {step.ord} is {step.state}; only a failed or unknown step can be {verb}'
+        )
 
 
 def _retry(step: models.Step, body: Row) -> str:
@@ -234,7 +264,8 @@ def _retry(step: models.Step, body: Row) -> str:
     if step.state == 'unknown' and not kind.idempotent and not body.get('acknowledge_risk'):
         raise exception.Conflict(
             reason=f'step {step.ord} may have been done already: look at its log, then retry '
-                   f'with `acknowledge_risk`')
+            f'with `acknowledge_risk`'
+        )
     return 'pending'
 
 
@@ -243,7 +274,8 @@ def _skip(step: models.Step, body: Row) -> str:
     if not model.KINDS[step.kind].skippable and not (body.get('force') and body.get('reason')):
         raise exception.Conflict(
             reason=f'step {step.ord} ({step.kind}) is not skippable: what follows relies on '
-                   f'it; give `force` and a `reason` if you made it good by hand')
+            f'it; give `force` and a `reason` if you made it good by hand'
+        )
     return 'skipped'
 
 
@@ -255,9 +287,14 @@ def step_row(step: models.Step) -> Row:
     return step.as_dict()
 
 
-def step_list(ctx: Context, upgrade_id: str, filters: Row | None = None,
-              limit: int | None = None, marker: int | None = None,
-              revision: int | None = None) -> list[Row]:
+def step_list(
+    ctx: Context,
+    upgrade_id: str,
+    filters: Row | None = None,
+    limit: int | None = None,
+    marker: int | None = None,
+    revision: int | None = None,
+) -> list[Row]:
     """List the steps of the current revision by `ord` (which is the marker)."""
     s = models.Step
     with base.reader(ctx) as session:
@@ -280,8 +317,9 @@ def step_get(ctx: Context, upgrade_id: str, step_ref: str) -> Row:
         return _step(session, _get(session, upgrade_id), step_ref).as_dict()
 
 
-def edge_list(ctx: Context, upgrade_id: str, steps: Sequence[str] | None = None
-              ) -> dict[str, list[str]]:
+def edge_list(
+    ctx: Context, upgrade_id: str, steps: Sequence[str] | None = None
+) -> dict[str, list[str]]:
     """Return {step id: ids of the steps it waits for}."""
     e = models.Edge
     query = sa.select(e.step_id, e.parent_id).where(e.upgrade_id == upgrade_id)
@@ -305,8 +343,9 @@ def step_output_get(ctx: Context, step_id: str, attempt: int | None = None) -> R
         return found.as_dict() if found else None
 
 
-def event_list(ctx: Context, upgrade_id: str, after: int = 0,
-               limit: int | None = None) -> list[Row]:
+def event_list(
+    ctx: Context, upgrade_id: str, after: int = 0, limit: int | None = None
+) -> list[Row]:
     """List events by `seq`, those after the given one."""
     e = models.Event
     query = sa.select(e).filter_by(upgrade_id=upgrade_id)
@@ -318,8 +357,14 @@ def event_list(ctx: Context, upgrade_id: str, after: int = 0,
 
 
 @base.retry
-def plan_store(ctx: Context, upgrade_id: str, owner: str, epoch: int, plan: model.Plan,
-               executors: dict[str, str]) -> None:
+def plan_store(
+    ctx: Context,
+    upgrade_id: str,
+    owner: str,
+    epoch: int,
+    plan: model.Plan,
+    executors: dict[str, str],
+) -> None:
     """Store a plan as the next revision and make the upgrade a draft, in one transaction.
 
     `executors`: host -> id of the agent that carries its steps out.
@@ -331,43 +376,79 @@ def plan_store(ctx: Context, upgrade_id: str, owner: str, epoch: int, plan: mode
         revision = t.row.revision + 1
         ids = {s.ord: str(uuid.uuid4()) for s in plan.steps}
         rows = [_plan_row(upgrade_id, revision, ids[s.ord], s, executors) for s in plan.steps]
-        edges = [{'upgrade_id': upgrade_id, 'step_id': ids[s.ord], 'parent_id': ids[p]}
-                 for s in plan.steps for p in s.parents]
-        problems = [clusters.problem_row(t.row.cluster_id, upgrade_id, p)
-                    for p in plan.problems]
-        for table, values in ((models.Step, rows), (models.Edge, edges),
-                              (models.Problem, problems)):
+        edges = [
+            {'upgrade_id': upgrade_id, 'step_id': ids[s.ord], 'parent_id': ids[p]}
+            for s in plan.steps
+            for p in s.parents
+        ]
+        problems = [clusters.problem_row(t.row.cluster_id, upgrade_id, p) for p in plan.problems]
+        for table, values in (
+            (models.Step, rows),
+            (models.Edge, edges),
+            (models.Problem, problems),
+        ):
             for at in range(0, len(values), 5000):
-                t.session.execute(sa.insert(table), values[at:at + 5000])
-        t.event('planned', detail={'steps': len(rows), 'digest': plan.digest(),
-                                   'problems': len(problems)})
-        t.close(turns.upgrade_values(t, 'draft', {
-            'revision': revision, 'digest': plan.digest(), 'fingerprint': plan.fingerprint,
-            'from_release': plan.from_release, 'to_release': plan.to_release,
-            'counters': _counters(plan, ids, t.row.counters), 'message': '',
-        }))
+                t.session.execute(sa.insert(table), values[at : at + 5000])
+        t.event(
+            'planned',
+            detail={'steps': len(rows), 'digest': plan.digest(), 'problems': len(problems)},
+        )
+        t.close(
+            turns.upgrade_values(
+                t,
+                'draft',
+                {
+                    'revision': revision,
+                    'digest': plan.digest(),
+                    'fingerprint': plan.fingerprint,
+                    'from_release': plan.from_release,
+                    'to_release': plan.to_release,
+                    'counters': _counters(plan, ids, t.row.counters),
+                    'message': '',
+                },
+            )
+        )
 
 
 def _counters(plan: model.Plan, ids: dict[int, str], old: Row) -> Row:
     hosts = {s.host for s in plan.steps if s.host and s.disruptive}
     return {
-        **old, 'steps': {'pending': len(plan.steps)}, 'total': len(plan.steps),
+        **old,
+        'steps': {'pending': len(plan.steps)},
+        'total': len(plan.steps),
         'hosts': {'total': len(hosts), 'done': 0, 'held': 0},
         'ponr': [ids[s.ord] for s in plan.steps if s.ponr],
         'moves': dict(plan.moves),
     }
 
 
-def _plan_row(upgrade_id: str, revision: int, ident: str, s: model.Step,
-              executors: dict[str, str]) -> Row:
-    names = ('ord', 'stage', 'kind', 'direction', 'host', 'project', 'service', 'strategy',
-             'ponr', 'estimate')
+def _plan_row(
+    upgrade_id: str, revision: int, ident: str, s: model.Step, executors: dict[str, str]
+) -> Row:
+    names = (
+        'ord',
+        'stage',
+        'kind',
+        'direction',
+        'host',
+        'project',
+        'service',
+        'strategy',
+        'ponr',
+        'estimate',
+    )
     runs_on_host = s.what.where == 'host'
     return {
-        'id': ident, 'upgrade_id': upgrade_id, 'revision': revision,
-        **{n: getattr(s, n) for n in names}, 'params': dict(s.params), 'state': 'pending',
+        'id': ident,
+        'upgrade_id': upgrade_id,
+        'revision': revision,
+        **{n: getattr(s, n) for n in names},
+        'params': dict(s.params),
+        'state': 'pending',
         'executor': executors.get(s.host or '') if runs_on_host else None,
-        'attempt': 0, 'changed_seq': 0,
+        'attempt': 0,
+        'changed_seq': 0,
+        'final': False,
     }
 
 

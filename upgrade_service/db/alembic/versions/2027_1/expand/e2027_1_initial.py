@@ -1,7 +1,9 @@
 """Create the tables."""
 
-import sqlalchemy as sa
+from typing import Any
+
 from alembic import op
+import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from upgrade_service.db import models
@@ -11,7 +13,7 @@ down_revision = None
 branch_labels = ('expand',)
 depends_on = None
 
-TABLE = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
+TABLE: dict[str, Any] = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
 
 
 def upgrade() -> None:
@@ -247,6 +249,7 @@ def _steps() -> None:
         sa.Column('progress', models.Json(), nullable=True),
         sa.Column('not_before', sa.BigInteger(), nullable=True),
         sa.Column('error', sa.Text(), nullable=True),
+        sa.Column('final', sa.Boolean(), nullable=False),
         sa.Column('changed_seq', sa.BigInteger(), nullable=False),
         sa.Column('started_at', sa.BigInteger(), nullable=True),
         sa.Column('finished_at', sa.BigInteger(), nullable=True),

@@ -1,0 +1,289 @@
+#!/bin/bash
+#
+# Run the tests on a machine that has python3 (3.11 or newer), git and pip, and nothing else.
+#
+# Everything goes through here, by hand and in CI alike: the virtual environment, the servers of
+# the functional tests, and one true sum at the end.
+
+set -uo pipefail
+
+cd "$(dirname "$0")/.."
+TOP=$PWD
+VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
+WORKERS=${UPGRADE_TEST_WORKERS:-2}
+DEFAULT_TIERS='lint types unit functional'
+TIERS="$DEFAULT_TIERS docs"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab"
+
+PASSED=0
+FAILED=0
+SKIPPED=0
+REGEX=
+SCRATCH=
+
+usage() {
+    cat <<EOF
+Usage: tools/run_tests.sh [--regex REGEX] [TIER...]
+
+Without a tier: $DEFAULT_TIERS. The tiers of this tree:
+
+  lint        style and spelling; each gate of tools/lint.sh counts as one test
+  types       mypy --strict; one test
+  unit        stestr on upgrade_service/tests/unit, $WORKERS workers; no network, no servers
+  functional  stestr on upgrade_service/tests/functional with a real MariaDB, PostgreSQL and
+              RabbitMQ, which are installed when missing (needs root), started on free loopback
+              ports with data in a temporary directory, and stopped at the end
+  docs        documentation, release notes and API reference, each one test
+EOF
+    [ ! -x tools/lab/run ] || cat <<EOF
+  lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+EOF
+    cat <<EOF
+
+Options:
+  --regex REGEX  only the unit and functional tests whose id matches
+  --help         this text
+
+Environment:
+  UPGRADE_TEST_VENV        virtual environment to make and use (default: .venv-test)
+  UPGRADE_TEST_WORKERS     parallel test processes (default: 2)
+  UPPER_CONSTRAINTS_FILE   versions to install (default: tools/constraints.txt)
+  OS_TEST_DBAPI_ADMIN_CONNECTION and UPGRADE_TEST_RABBIT_URL
+                           when both are set, servers of yours that the functional tests use
+
+The last line is always "N passed, N failed, N skipped"; the exit status is 0 only if nothing
+failed. One test file by hand: .venv-test/bin/python -m testtools.run MODULE
+EOF
+}
+
+say() {
+    echo "== $*"
+}
+
+die() {
+    echo "run_tests: $*" >&2
+    exit 2
+}
+
+summary() {
+    tidy
+    echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+    [ "$FAILED" = 0 ]
+    exit
+}
+
+give_up() {
+    # What cannot be prepared cannot be tested: a failure like any other, and the last one.
+    echo "run_tests: $*"
+    FAILED=$((FAILED + 1))
+    summary
+}
+
+tidy() {
+    # Also on Ctrl-C: leave no server and no directory behind.
+    [ -n "$SCRATCH" ] || return 0
+    UPGRADE_TEST_SERVERS=$SCRATCH/servers tools/servers.sh stop
+    rm -rf "$SCRATCH"
+    SCRATCH=
+}
+
+# --- the virtual environment ---------------------------------------------------------------
+
+find_python() {
+    # The real interpreter, not a shim that a version manager puts in front of it.
+    python3 - <<'EOF'
+import sys
+
+print(sys.executable)
+sys.exit(sys.version_info < (3, 11))
+EOF
+}
+
+install_uv() {
+    # --target needs neither the venv module (a package of its own on Debian) nor a write to an
+    # externally managed Python.
+    [ -x "$VENV.uv/bin/uv" ] && return
+    python3 -m pip --version >/dev/null 2>&1 || give_up 'pip is missing: apt-get install python3-pip'
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$VENV.uv" uv || give_up 'cannot install uv from the package index'
+}
+
+prepare_venv() {
+    local constraints=${UPPER_CONSTRAINTS_FILE:-tools/constraints.txt} stamp python
+    python=$(find_python) || give_up 'python3 must be 3.11 or newer'
+    stamp=$(cat pyproject.toml requirements.txt "$constraints" <(echo "$TOP $python") | sha256sum)
+    if [ "$(cat "$VENV/stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "virtual environment $VENV"
+        install_uv
+        "$VENV.uv/bin/uv" venv --quiet --clear --python "$python" "$VENV" || give_up 'no environment'
+        # pbr would read the version from git tags, which a shallow or unpacked tree lacks.
+        PBR_VERSION=${PBR_VERSION:-0.1.0} "$VENV.uv/bin/uv" pip install --quiet \
+            --python "$VENV/bin/python" --constraint "$constraints" --editable . \
+            --group test --group cover --group lint --group types --group doc --group bindep ||
+            give_up 'the dependencies do not install'
+        echo "$stamp" >"$VENV/stamp"
+    fi
+    export PATH=$VENV/bin:$PATH
+    # Children find the project by the environment, not by where they happen to be started.
+    export VIRTUAL_ENV=$VENV LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+}
+
+# --- counting -------------------------------------------------------------------------------
+
+gate() {
+    # gate NAME COMMAND...: a command whose exit status is one test.
+    local name=$1
+    shift
+    if "$@" >"$SCRATCH/gate.log" 2>&1; then
+        PASSED=$((PASSED + 1))
+        echo "ok $name"
+    else
+        FAILED=$((FAILED + 1))
+        cat "$SCRATCH/gate.log"
+        echo "FAILED $name"
+    fi
+}
+
+count_of() {
+    # The figure behind LABEL in stestr's closing table.
+    awk -v label=" - $1:" 'index($0, label) == 1 { n = $NF } END { print n + 0 }' "$2"
+}
+
+run_stestr() {
+    # run_stestr DIRECTORY. A run that breaks without a failed test (an import error, a worker
+    # that died) or runs nothing at all is one failure.
+    local log=$SCRATCH/stestr.log status passed failed skipped
+    TEST_PATH=$1 stestr run --concurrency="$WORKERS" ${REGEX:+"$REGEX"} 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    passed=$(($(count_of Passed "$log") + $(count_of 'Expected Fail' "$log")))
+    failed=$(($(count_of Failed "$log") + $(count_of 'Unexpected Success' "$log")))
+    skipped=$(count_of Skipped "$log")
+    if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+        echo "FAILED $1: stestr ended with status $status and no failed test"
+        failed=1
+    fi
+    PASSED=$((PASSED + passed))
+    FAILED=$((FAILED + failed))
+    SKIPPED=$((SKIPPED + skipped))
+}
+
+add_summary() {
+    # Add the "N passed, N failed, N skipped" of another program, the last line of its output.
+    local status=$1 line
+    line=$(tail -n 1 "$2")
+    if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        PASSED=$((PASSED + BASH_REMATCH[1]))
+        FAILED=$((FAILED + BASH_REMATCH[2]))
+        SKIPPED=$((SKIPPED + BASH_REMATCH[3]))
+        [ "$status" = 0 ] || [ "${BASH_REMATCH[2]}" != 0 ] || FAILED=$((FAILED + 1))
+    else
+        echo "FAILED: no summary line (exit status $status)"
+        FAILED=$((FAILED + 1))
+    fi
+}
+
+# --- tiers ----------------------------------------------------------------------------------
+
+tier_lint() {
+    local name
+    tools/lint.sh | tee "$SCRATCH/lint.log"
+    PASSED=$((PASSED + $(grep -c '^ok ' "$SCRATCH/lint.log")))
+    FAILED=$((FAILED + $(grep -c '^FAILED ' "$SCRATCH/lint.log")))
+}
+
+tier_types() {
+    gate mypy mypy
+}
+
+tier_unit() {
+    run_stestr ./upgrade_service/tests/unit
+}
+
+install_servers() {
+    local missing policy=/usr/sbin/policy-rc.d made=
+    missing=$(bindep --brief test) && return
+    command -v apt-get >/dev/null || give_up "install these packages first: ${missing//$'\n'/ }"
+    [ "$(id -u)" = 0 ] || give_up "as root: apt-get install ${missing//$'\n'/ }"
+    say "installing ${missing//$'\n'/ }"
+    # The packages would start their servers on the default ports; ours are started below.
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        made=yes
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    {
+        apt-get -q update &&
+            # shellcheck disable=SC2086
+            apt-get -q -y install --no-install-recommends $missing
+    } >"$SCRATCH/apt.log" 2>&1 || tail -n 20 "$SCRATCH/apt.log"
+    [ -z "$made" ] || rm -f $policy
+    bindep --brief test >/dev/null || give_up "these packages do not install: $(bindep --brief test)"
+}
+
+tier_functional() {
+    if [ -z "${OS_TEST_DBAPI_ADMIN_CONNECTION:-}" ] || [ -z "${UPGRADE_TEST_RABBIT_URL:-}" ]; then
+        install_servers
+        export UPGRADE_TEST_SERVERS=$SCRATCH/servers
+        gate servers tools/servers.sh start
+        eval "$(tools/servers.sh env)"
+    fi
+    run_stestr ./upgrade_service/tests/functional
+}
+
+sphinx() {
+    rm -rf "$2"
+    sphinx-build -W --keep-going -q -b html "$1" "$2"
+}
+
+tier_docs() {
+    gate docs sphinx doc/source doc/build/html
+    gate releasenotes sphinx releasenotes/source releasenotes/build/html
+    gate api-ref sphinx api-ref/source api-ref/build/html
+}
+
+tier_lab() {
+    tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+# --------------------------------------------------------------------------------------------
+
+main() {
+    local tier chosen=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            --regex)
+                [ $# -gt 1 ] || die '--regex needs a regular expression'
+                REGEX=$2
+                shift
+                ;;
+            *)
+                [[ " $TIERS " == *" $1 "* ]] || die "no tier $1: one of $TIERS (see --help)"
+                chosen+=("$1")
+                ;;
+        esac
+        shift
+    done
+    [ ${#chosen[@]} -gt 0 ] || read -r -a chosen <<<"$DEFAULT_TIERS"
+    SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/upgrade-service-tests.XXXXXX")
+    # The servers' own users must reach their data below it.
+    chmod 755 "$SCRATCH"
+    trap tidy EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    prepare_venv
+    for tier in "${chosen[@]}"; do
+        say "$tier"
+        SECONDS=0
+        "tier_$tier"
+        say "$tier took $SECONDS s"
+    done
+    summary
+}
+
+main "$@"

@@ -1,0 +1,200 @@
+"""What may happen next: pure functions of the board, the policy and the time.
+
+Nothing here reads a clock or a row; the broker carries out what is decided.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+from upgrade_service import states
+from upgrade_service.conductor import board as boards
+
+#: most steps that ride in one order: an order must stay well below a message's limit
+MAX_CHAIN = 16
+MAX_ATTEMPTS = 3
+RETRY_MS = 2000
+
+
+def allowance(amount: int | str, total: int) -> int:
+    """Turn '5%' or a number into how many hosts may be out at once, at least one."""
+    if isinstance(amount, str):
+        return max(1, math.floor(total * int(amount.rstrip('%')) / 100))
+    return amount
+
+
+class Budget:
+    """How many more hosts may go out of service, in all and in each AZ."""
+
+    def __init__(self, board: boards.Board, policy: Mapping[str, Any]) -> None:
+        hosts = board.hosts()
+        self._board = board
+        self._out = board.hosts_out()
+        self._all = allowance(policy['max_unavailable'], len(hosts))
+        per_az = policy.get('per_az')
+        totals = Counter(board.azs.get(h) for h in hosts)
+        self._az = {az: allowance(per_az, n) for az, n in totals.items()} if per_az else {}
+
+    def take(self, host: str) -> bool:
+        """Take a host out if that is allowed; True as well if it is out already."""
+        if host in self._out:
+            return True
+        az = self._board.azs.get(host)
+        in_az = sum(self._board.azs.get(h) == az for h in self._out)
+        if len(self._out) >= self._all or in_az >= self._az.get(az, self._all):
+            return False
+        self._out.add(host)
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Picks:
+    """What to begin now: chains of host steps (one order each) and cloud steps."""
+
+    chains: list[list[boards.Node]]
+    cloud: list[boards.Node]
+
+
+def pick(
+    board: boards.Board,
+    policy: Mapping[str, Any],
+    now: int,
+    max_dispatched: int,
+    only: set[str] | None = None,
+) -> Picks:
+    """Choose the ready steps to begin, inside every budget; gates are not begun here.
+
+    :param only: ids to choose from (a release after a cancel), or None for all.
+    """
+    budget = Budget(board, policy)
+    flying = board.in_flight()
+    busy = {n.host for n in flying if n.what.where == 'host'}
+    room = max_dispatched - sum(n.what.where == 'host' for n in flying)
+    picks = Picks([], [])
+    for node in board.ready(now) if only is None else _released(board, only, now):
+        if node.what.where == 'gate' or (node.what.disruptive and not budget.take(_host(node))):
+            continue
+        if node.what.where == 'cloud':
+            picks.cloud.append(node)
+        elif node.executor and node.host not in busy and room > 0:
+            chain = _chain(board, node, now, budget)
+            picks.chains.append(chain)
+            busy.add(node.host)
+            room -= len(chain)
+    return picks
+
+
+def _released(board: boards.Board, only: set[str], now: int) -> list[boards.Node]:
+    found = [board.nodes[i] for i in only]
+    return [n for n in found if n.state == 'pending' and (n.not_before or 0) <= now]
+
+
+def _host(node: boards.Node) -> str:
+    return node.host or ''
+
+
+def _chain(board: boards.Board, first: boards.Node, now: int, budget: Budget) -> list[boards.Node]:
+    """Follow `first` by the steps that need nothing but the ones before them here."""
+    chain, inside = [first], {first.id}
+    while len(chain) < MAX_CHAIN:
+        nxt = next(
+            (
+                n
+                for n in _followers(board, chain[-1])
+                if _rides(n, first, now) and _satisfied(board, n, inside)
+            ),
+            None,
+        )
+        if nxt is None or (nxt.what.disruptive and not budget.take(_host(nxt))):
+            break
+        chain.append(nxt)
+        inside.add(nxt.id)
+    return chain
+
+
+def _followers(board: boards.Board, node: boards.Node) -> list[boards.Node]:
+    return sorted((board.nodes[c] for c in node.children), key=lambda n: n.ord)
+
+
+def _rides(node: boards.Node, first: boards.Node, now: int) -> bool:
+    return (
+        node.what.where == 'host'
+        and node.state == 'pending'
+        and node.executor == first.executor
+        and node.host == first.host
+        and (node.not_before or 0) <= now
+    )
+
+
+def _satisfied(board: boards.Board, node: boards.Node, inside: set[str]) -> bool:
+    return all(p in inside or board.nodes[p].state in states.STEP_DONE for p in node.parents)
+
+
+# -- gates -------------------------------------------------------------------------------------
+
+
+def gate_waits_for_person(node: boards.Node, approvals: list[str]) -> bool:
+    """Whether a ready gate needs an approval that nobody has given."""
+    return bool(node.params.get('person')) and node.params.get('gate') not in approvals
+
+
+def soak_ms(node: boards.Node) -> int:
+    """How long a gate lets what was done so far prove itself."""
+    return int(node.params.get('soak_seconds') or 0) * 1000
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def retries(node: boards.Node) -> bool:
+    """Whether a failed step may be tried again without asking anyone."""
+    return (
+        node.state == 'failed'
+        and node.what.idempotent
+        and not node.final
+        and node.attempt < MAX_ATTEMPTS
+    )
+
+
+def breaker(board: boards.Board, policy: Mapping[str, Any]) -> str | None:
+    """Say why nothing new may start after these failures, or None.
+
+    Two rules: so many hosts failed one after the other, or too great a part of them all.
+    """
+    rules, hosts = policy['failure'], board.hosts()
+    failed = {n.host: n.finished_at or 0 for n in board.stuck() if n.host in set(hosts)}
+    good = [n.finished_at or 0 for n in board.in_state('succeeded') if n.kind == 'enable_host']
+    since = max(good, default=0)
+    row = sum(at > since for at in failed.values())
+    if row >= max(2, rules['max_consecutive']):
+        return f'{row} hosts failed one after the other'
+    if len(failed) > max(1, len(hosts) * rules['max_percent'] / 100):
+        return f'{len(failed)} of {len(hosts)} hosts failed'
+    return None
+
+
+# -- the way back to service after a cancel ----------------------------------------------------
+
+
+def release(board: boards.Board) -> set[str]:
+    """Return the enable steps of hosts that we disabled and that are whole.
+
+    A host is whole if what disrupts it was never begun or has all succeeded; a host
+    upgraded by half stays disabled and is reported.
+    """
+    found = set()
+    for host in board.hosts():
+        if not board.disabled(host):
+            continue
+        work = [n for n in board.of_host(host) if n.kind in ('upgrade_service', 'restart_service')]
+        done = sum(n.state in states.STEP_DONE for n in work)
+        begun = any(n.attempt for n in work)
+        if not begun or done == len(work):
+            found |= {
+                n.id
+                for n in board.of_host(host)
+                if n.kind == 'enable_host' and n.state == 'pending'
+            }
+    return found
