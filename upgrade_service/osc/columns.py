@@ -87,7 +87,7 @@ FORMATS: dict[str, type[FormattableColumn[Any]]] = {
     **dict.fromkeys(('roles', 'inventories', 'parents', 'reasons', 'points_of_no_return',
                      'release'), Words),
     **dict.fromkeys(('properties', 'progress', 'hosts', 'selection', 'projects', 'detail',
-                     'policy'), Pairs),
+                     'params', 'policy'), Pairs),
     **dict.fromkeys(('eta_seconds', 'seconds', 'estimate'), Seconds),
 }
 #: what a format takes; a value of another type is shown as it is

@@ -5,7 +5,7 @@ a keystone that is away can do to a client is told apart in one place: :class:`R
 final, :class:`Away` may be over the next time one asks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import json
 from typing import Any
 import uuid
@@ -95,8 +95,7 @@ class Proxy(proxy.Proxy):
     def problems(self, *, cluster: str | None = None, upgrade: str | None = None) -> list[Row]:
         """Return the problems of a cluster or of an upgrade, the blocking ones first."""
         path = f'/upgrades/{upgrade}/problems' if upgrade else f'/clusters/{cluster}/problems'
-        found = self.rows(resources.Problem, path=path)
-        return sorted(found, key=lambda p: p.get('severity') != 'blocking')
+        return by_severity(self.rows(resources.Problem, path=path))
 
     # -- asking for something ------------------------------------------------------------------
 
@@ -111,9 +110,9 @@ class Proxy(proxy.Proxy):
         found = response.json() if response.content else {}
         return found if isinstance(found, dict) else {}
 
-    def remove(self, ref: str) -> None:
-        """Delete an upgrade."""
-        self.delete(f'/upgrades/{ref}')
+    def remove(self, path: str) -> None:
+        """DELETE."""
+        self.delete(path)
 
 
 class UpgradeService(service_description.ServiceDescription[Proxy]):
@@ -137,6 +136,11 @@ def reach(connection: Any) -> Any:
     except (ks_exc.ClientException, sdk_exc.SDKException) as e:
         raise Away(no_answer(e)) from e
     return found
+
+
+def by_severity(problems: Iterable[Row]) -> list[Row]:
+    """Put the problems that block first."""
+    return sorted(problems, key=lambda p: p.get('severity') != 'blocking')
 
 
 def new_key() -> str:
