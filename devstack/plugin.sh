@@ -48,6 +48,8 @@ function configure_upgrade_service {
     configure_keystone_authtoken_middleware $UPGRADE_SERVICE_CONF upgrade
     iniset $UPGRADE_SERVICE_CONF conductor clouds_file $UPGRADE_SERVICE_CLOUDS
     iniset $UPGRADE_SERVICE_CONF trust keys_dir $UPGRADE_SERVICE_CONF_DIR/keys
+    # devstack's broker speaks plain AMQP on SERVICE_HOST.
+    iniset $UPGRADE_SERVICE_CONF trust insecure_lab True
     iniset $UPGRADE_SERVICE_CONF engine host "$(hostname)"
     iniset $UPGRADE_SERVICE_CONF engine state_dir $UPGRADE_SERVICE_STATE_DIR
 

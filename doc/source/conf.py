@@ -1,6 +1,6 @@
 """Sphinx configuration of the documentation."""
 
-extensions = ['openstackdocstheme']
+extensions = ['openstackdocstheme', 'oslo_config.sphinxext']
 
 project = 'Upgrade Service'
 copyright = 'OpenStack contributors'

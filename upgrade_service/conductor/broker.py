@@ -19,7 +19,8 @@ from oslo_log import log
 
 from upgrade_service import context, exception, states
 from upgrade_service.conductor import board as boards
-from upgrade_service.conductor import orders, outcomes, ready
+from upgrade_service.conductor import endings, orders, outcomes, ready
+from upgrade_service.conductor import moves as transitions
 from upgrade_service.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -29,6 +30,10 @@ PROBE_AFTER = 60.0
 #: seconds a new owner waits before it goes on with a cloud step that another began: a
 #: call that the other had under way is over by then
 SETTLE_AFTER_TAKEOVER = 5.0
+#: seconds for which a drained host is believed to be still disabled and empty
+RECHECK_AFTER = 15.0
+#: how often a host that is in use again is drained anew before a person is asked
+MAX_DRAINS = 4
 
 
 class Broker:
@@ -57,6 +62,9 @@ class Broker:
         self._outbox = orders.Outbox(conf.conductor.resend_after)
         self._probed = orders.Outbox(PROBE_AFTER)
         self._release: set[str] | None = None
+        self._looked: dict[str, tuple[float, str | None]] = {}
+        self._looking: set[str] = set()
+        self._hold = ''
         self._stop = threading.Event()
         #: cloud steps look at it: set means stop at the next safe point
         self.stopping = threading.Event()
@@ -79,6 +87,12 @@ class Broker:
     def deliver(self, item: Row) -> None:
         """Take one item of an engine's report, or the outcome of a cloud step."""
         self._inbox.put(item)
+
+    def rechecked(self, host: str, wrong: str | None) -> None:
+        """Take what a second look at a drained host found; None: it is as we left it."""
+        self._looked[host] = (time.monotonic(), wrong)
+        self._looking.discard(host)
+        self.wake()
 
     def lose(self) -> None:
         """Stop at once and write nothing more: another conductor owns the upgrade."""
@@ -210,14 +224,16 @@ class Broker:
         taken = self._take_items()
         moves = list(taken.moves.values())
         if taken.blocked:
-            self._commit(moves, self._blocking(*taken.blocked))
+            self._commit(moves, endings.blocked(*taken.blocked))
             return True
         if self._row['direction'] == 'release' and self._release is None:
             self._release = ready.release(self.board)
         # a failure is on record before the step is given back in the next turn
-        retried = moves or self._auto_retry()
-        moves = list(retried)
-        gates = self._gates(moves)
+        moves = moves or transitions.retry_failed(self.board, self._post.now())
+        gates = transitions.Gates()
+        if self._row['direction'] == 'forward':
+            gates = transitions.gates(self.board, self._row['approvals'], self._post.now())
+        moves += gates.moves
         picks = self._pick(moves)
         ending = self._conclude(gates)
         self._commit(moves, ending)
@@ -235,142 +251,56 @@ class Broker:
         )
         if time.monotonic() < self._cloud_from:
             picks.cloud.clear()
+        picks.chains[:] = [c for c in picks.chains if self._still_empty(c, moves)]
         begun = [n for chain in picks.chains for n in chain]
-        moves += [self._begin(n, 'dispatched') for n in begun]
-        moves += [self._begin(n, 'running') for n in picks.cloud]
+        moves += [transitions.begin(self.board, n, 'dispatched') for n in begun]
+        moves += [transitions.begin(self.board, n, 'running') for n in picks.cloud]
         return picks
 
-    def _auto_retry(self) -> list[db.StepMove]:
-        moves = []
-        for n in self.board.stuck():
-            if ready.retries(n):
-                later = self._post.now() + ready.RETRY_MS * n.attempt
-                moves.append(
-                    db.StepMove(
-                        step=n.id,
-                        old='failed',
-                        new='pending',
-                        attempt=n.attempt,
-                        event='auto_retry',
-                        not_before=later,
-                        error=n.error,
-                    )
-                )
-                self.board.apply(n.id, state='pending', not_before=later)
-        return moves
+    def _still_empty(self, chain: list[boards.Node], moves: list[db.StepMove]) -> bool:
+        """Whether a host may be touched: it was drained just now, or was looked at again.
 
-    def _begin(self, node: boards.Node, state: str, not_before: int | None = None) -> db.StepMove:
-        move = db.StepMove(
-            step=node.id,
-            old='pending',
-            new=state,
-            attempt=node.attempt,
-            event='dispatched' if state == 'dispatched' else 'started',
-            begins=True,
-            agent=node.executor,
-            not_before=not_before,
-        )
-        self.board.apply(
-            node.id, state=state, attempt=node.attempt + 1, error=None, not_before=not_before
-        )
-        return move
+        A host in use again goes back to being disabled and drained.
+        """
+        host = chain[0].host or ''
+        drain = next((n for n in self.board.of_host(host) if n.kind == 'drain_host'), None)
+        touched = any(n.what.disruptive for n in chain)
+        if drain is None or not touched or not self.board.disabled(host):
+            return True
+        age = (self._post.now() - (drain.finished_at or 0)) / 1000
+        at, wrong = self._looked.pop(host, (0.0, None))
+        if age < RECHECK_AFTER or (wrong is None and time.monotonic() - at < RECHECK_AFTER):
+            return True
+        if wrong is None:
+            self._looking.add(host)
+            self._cloud.recheck(self, self._row, drain)
+        elif drain.attempt < MAX_DRAINS:
+            moves += [
+                transitions.drain_anew(self.board, n, wrong)
+                for n in self.board.of_host(host)
+                if n.kind in ('disable_host', 'drain_host') and n.state == 'succeeded'
+            ]
+        else:
+            self._hold = f'{wrong}, although it was drained {drain.attempt} times'
+        return False
 
-    # -- gates and ends ------------------------------------------------------------------------
-
-    def _gates(self, moves: list[db.StepMove]) -> 'Gates':
-        """Pass every ready gate that nothing holds; passing one may make others ready."""
-        gates = Gates()
-        if self._row['direction'] != 'forward':
-            return gates
-        now = self._post.now()
-        for node in self.board.in_state('running'):
-            if node.kind == 'gate' and (node.not_before or 0) <= now:
-                moves.append(self._pass(node, 'running', gates))
-        waiting = True
-        while waiting:
-            waiting = False
-            for node in [n for n in self.board.ready(now) if n.kind == 'gate']:
-                if ready.gate_waits_for_person(node, self._row['approvals']):
-                    gates.held = gates.held or node
-                elif ready.soak_ms(node):
-                    moves.append(self._begin(node, 'running', now + ready.soak_ms(node)))
-                else:
-                    moves.append(self._pass(node, 'pending', gates))
-                    waiting = True
-        return gates
-
-    def _pass(self, node: boards.Node, old: str, gates: 'Gates') -> db.StepMove:
-        gates.passed += 1
-        self.board.apply(node.id, state='succeeded')
-        return db.StepMove(
-            step=node.id, old=old, new='succeeded', attempt=node.attempt, event='gate_passed'
-        )
-
-    def _conclude(self, gates: 'Gates') -> db.UpgradeMove | None:
+    def _conclude(self, gates: transitions.Gates) -> db.UpgradeMove | None:
         """Say what the upgrade becomes if nothing is left that goes on by itself."""
         board, now = self.board, self._post.now()
-        why = ready.breaker(board, self._row['policy']) if self._settled_failures() else None
-        if why:
-            return self._blocking('breaker', why)
-        if board.in_flight() or gates.passed:
+        if trip := endings.tripped(board, self._row['policy']):
+            return trip
+        if board.in_flight() or gates.passed or any(t > now for t in board.timers()):
             return None
-        if any(t > now for t in board.timers()):
-            return None
-        return self._end(gates)
-
-    def _settled_failures(self) -> bool:
-        """Whether steps are failed or unknown and none of them will be tried again."""
-        stuck = self.board.stuck()
-        return bool(stuck) and not any(ready.retries(n) for n in stuck)
-
-    def _end(self, gates: 'Gates') -> db.UpgradeMove | None:
-        board = self.board
         if self._row['direction'] == 'release':
             left = [i for i in self._release or () if board.nodes[i].state == 'pending']
-            return None if left else self._ended('cancelled')
-        if not board.in_state('pending') and not board.stuck():
-            return self._ended('succeeded')
-        if board.stuck():
-            if not self._settled_failures():
-                return None
-            n = board.stuck()[0]
-            return self._blocking(
-                'step_failed',
-                f'step {n.ord} ({n.kind}'
-                f'{" on " + n.host if n.host else ""}): {n.error or n.state}',
-            )
-        if gates.held:
-            gate = gates.held.params['gate']
-            return db.UpgradeMove(
-                state='paused',
-                event='gate_reached',
-                detail={'gate': gate},
-                values={'gate': gate, 'message': f'waits for approval of gate {gate}'},
-            )
-        if time.monotonic() < self._cloud_from:
+            return None if left else endings.ended(board, 'cancelled')
+        if end := endings.forward(board, gates.held):
+            return end
+        if board.stuck() or time.monotonic() < self._cloud_from or self._looking:
             return None
-        return self._blocking('stuck', 'no step can begin, is in flight or waits for a time')
-
-    def _ended(self, state: str) -> db.UpgradeMove:
-        held = sorted(h for h in self.board.hosts() if self.board.disabled(h))
-        said = {'succeeded': 'every step is done', 'cancelled': 'cancelled'}[state]
-        if held:
-            said += f'; still disabled: {", ".join(held)}'
-        return db.UpgradeMove(
-            state=state,
-            event=state,
-            detail={'held_hosts': held},
-            values={'message': said, 'next': None},
-        )
-
-    def _blocking(self, reason: str, why: str) -> db.UpgradeMove:
-        LOG.warning('upgrade %s is blocked (%s): %s', self.id, reason, why)
-        return db.UpgradeMove(
-            state='blocked',
-            event='blocked',
-            detail={'reason': reason, 'why': why},
-            values={'blocked_reason': reason, 'message': why},
-        )
+        if self._hold:
+            return endings.blocked('drift', self._hold)
+        return endings.blocked('stuck', 'no step can begin, is in flight or waits for a time')
 
     # -- the other states ----------------------------------------------------------------------
 
@@ -380,7 +310,7 @@ class Broker:
         self._commit(list(self._take_items().moves.values()))
         flying = self.board.in_flight()
         if flying:
-            soaking = [self._give_back(n) for n in flying if n.kind == 'gate']
+            soaking = [transitions.give_back(self.board, n) for n in flying if n.kind == 'gate']
             self._commit(soaking)
             self._take_back([n for n in flying if n.state == 'dispatched'])
             return bool(soaking)
@@ -390,12 +320,6 @@ class Broker:
         self._commit([], db.UpgradeMove(state='paused', event='paused', values={'next': None}))
         return True
 
-    def _give_back(self, node: boards.Node) -> db.StepMove:
-        self.board.apply(node.id, state='pending', not_before=None)
-        return db.StepMove(
-            step=node.id, old='running', new='pending', attempt=node.attempt, event='interrupted'
-        )
-
     def _take_back(self, nodes: list[boards.Node]) -> None:
         for agent, group in self._probed.due(nodes).items():
             self._post.revoke(self.id, self.epoch, agent, group)
@@ -404,20 +328,13 @@ class Broker:
     def _to_release(self) -> bool:
         keep = ready.release(self.board)
         drop = [n for n in self.board.in_state('pending') if n.id not in keep]
-        moves = [
-            db.StepMove(
-                step=n.id, old='pending', new='cancelled', attempt=n.attempt, event='cancelled'
-            )
-            for n in drop
-        ]
-        for n in drop:
-            self.board.apply(n.id, state='cancelled')
+        moves = [transitions.drop(self.board, n) for n in drop]
         if keep:
             move = db.UpgradeMove(
                 state='running', event='releasing', values={'next': None, 'direction': 'release'}
             )
         else:
-            move = self._ended('cancelled')
+            move = endings.ended(self.board, 'cancelled')
         self._commit(moves, move)
         self._release = keep
         return True
@@ -469,14 +386,6 @@ class Broker:
         acks, self._acks = self._acks, defaultdict(list)
         for agent, attempts in acks.items():
             self._post.recorded(agent, attempts)
-
-
-class Gates:
-    """What became of the gates in a turn."""
-
-    def __init__(self) -> None:
-        self.passed = 0
-        self.held: boards.Node | None = None
 
 
 _STATES: dict[str, Callable[[Broker], bool]] = {

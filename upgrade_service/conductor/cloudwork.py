@@ -43,15 +43,32 @@ class CloudWork:
             if key in self._active:
                 return
             self._active.add(key)
-        step = {
-            'id': node.id,
-            'ord': node.ord,
-            'kind': node.kind,
-            'host': node.host,
-            'project': node.project,
-            'params': dict(node.params),
-        }
-        self._pool.submit(self._run, owner, dict(row), step, dict(node.progress or {}), key)
+        self._pool.submit(self._run, owner, dict(row), _step(node), dict(node.progress or {}), key)
+
+    def recheck(self, owner: Any, row: Row, node: boards.Node) -> None:
+        """Look whether a drained host is still disabled and empty; `owner` hears what is wrong.
+
+        `node`: the drain step of the host.
+        """
+        key = (f'recheck {node.id}', node.attempt)
+        with self._lock:
+            if key in self._active:
+                return
+            self._active.add(key)
+        self._pool.submit(self._recheck, owner, dict(row), _step(node), key)
+
+    def _recheck(self, owner: Any, row: Row, step: Row, key: tuple[str, int]) -> None:
+        try:
+            wrong = cloud.recheck(self._task(owner, row, step, {}))
+        except (cloud.Interrupted, exception.LostOwnership):
+            return
+        except Exception as e:
+            LOG.warning('looking at %s again failed: %s', step['host'], e)
+            return
+        finally:
+            with self._lock:
+                self._active.discard(key)
+        owner.rechecked(step['host'], wrong)
 
     def stop(self) -> None:
         """Take no more steps; those under way end at their next safe point."""
@@ -111,6 +128,17 @@ class CloudWork:
             wait=wait,
             inventory=lambda: self._inventory(cluster),
         )
+
+
+def _step(node: boards.Node) -> Row:
+    return {
+        'id': node.id,
+        'ord': node.ord,
+        'kind': node.kind,
+        'host': node.host,
+        'project': node.project,
+        'params': dict(node.params),
+    }
 
 
 def _said(outcome: base.Outcome) -> Row:

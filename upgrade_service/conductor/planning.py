@@ -9,11 +9,13 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
+from stevedore import extension
 
 from upgrade_service import context, exception, model
 from upgrade_service.conductor import discovery, orders, planner
+from upgrade_service.conductor.planner import request, verify
 from upgrade_service.db import api as db
-from upgrade_service.projects import loader, releases
+from upgrade_service.projects import loader, paths, releases
 
 LOG = log.getLogger(__name__)
 Row = dict[str, Any]
@@ -21,6 +23,15 @@ Row = dict[str, Any]
 FACTS_WAIT = 10.0
 #: facts younger than this are not asked for again (ms)
 FACTS_FRESH = 20_000
+#: seconds between two tries while the cloud does not answer
+RETRY_WAIT = 5.0
+STRATEGIES = 'upgrade_service.strategies'
+
+
+def load_strategies() -> dict[str, Any]:
+    """Return the planning half of every strategy that is installed: {name: strategy}."""
+    plugins = extension.ExtensionManager(STRATEGIES, invoke_on_load=True)
+    return {p.name: p.obj for p in plugins}
 
 
 class Planning:
@@ -31,7 +42,7 @@ class Planning:
         self._ctx = context.system()
         self.projects = loader.load_projects(conf.conductor.projects_dir)
         self._releases = releases.load()
-        self._strategies = planner.load_strategies()
+        self._strategies = load_strategies()
 
     def inventory(self, cluster: Row) -> model.Inventory:
         """Take a fresh snapshot of a cluster, with fresh facts from its engines.
@@ -82,31 +93,58 @@ class Planning:
         db.inventory_save(self._ctx, cluster['id'], found, wanted, facts)
 
     def plan(self, row: Row, broker: Any) -> None:
-        """Make an upgrade in state `planning` a draft, or end it with a reason."""
-        cluster = db.cluster_get(self._ctx, row['cluster_id'])
+        """Make an upgrade in state `planning` a draft, or end it with a reason.
+
+        While the cloud does not answer, the upgrade stays in `planning` and says why.
+        """
         try:
-            found = self.inventory(cluster)
-            self.save(cluster, found)
-            made = planner.make_plan(
-                found, self._request(row, found), self.projects, self._releases, self._strategies
-            )
-            planner.check(made, found, self._request(row, found), self.projects)
+            found, made = self._made(row)
+        except exception.CloudUnavailable as e:
+            self._note(row, broker, str(e))
+            time.sleep(RETRY_WAIT)
+            broker.wake()
+            return
         except exception.UpgradeError as e:
             self._give_up(row, broker, e)
             return
         executors = {h.name: h.agent for h in found.hosts.values() if h.agent}
         db.plan_store(self._ctx, row['id'], broker.owner, broker.epoch, made, executors)
 
-    def _request(self, row: Row, found: model.Inventory) -> Any:
+    def _made(self, row: Row) -> tuple[model.Inventory, model.Plan]:
+        cluster = db.cluster_get(self._ctx, row['cluster_id'])
+        found = self.inventory(cluster)
+        self.save(cluster, found)
+        wanted = self._request(row, found)
+        paths.check_target(self._releases, wanted.from_release, wanted.to_release)
+        made = planner.make_plan(found, wanted, self.projects, self._releases, self._strategies)
+        verify.verify(made, found, wanted, self.projects, self._releases)
+        return found, made
+
+    def _request(self, row: Row, found: model.Inventory) -> request.Request:
         selection = {k: tuple(v) for k, v in row['selection'].items() if v is not None}
-        return planner.Request(
+        target = self._releases.get(row['to_release'])
+        return request.Request(
             upgrade_id=row['id'],
-            from_release=row['from_release'],
-            to_release=row['to_release'],
+            from_release=row['from_release'] or self._from_release(found, row['to_release']),
+            to_release=target.id if target else row['to_release'],
             strategy=row['strategy'],
             policy=row['policy'],
             selection=model.Selection(**selection),
         )
+
+    def _from_release(self, found: model.Inventory, target: str) -> str:
+        """Return the oldest release that a service of the cloud has: where the hop begins."""
+        known = {s.release for s in found.services if s.release}
+        releases = [r for r in map(self._releases.get, known) if r is not None]
+        if not releases:
+            raise exception.PlanImpossible(
+                reason='no service of this cloud has a known release; are its engines enrolled?'
+            )
+        return min(releases).id
+
+    def _note(self, row: Row, broker: Any, why: str) -> None:
+        LOG.warning('upgrade %s: planning waits: %s', row['id'], why)
+        db.owner_note(self._ctx, row['id'], broker.owner, broker.epoch, f'waits: {why}')
 
     def _give_up(self, row: Row, broker: Any, why: exception.UpgradeError) -> None:
         LOG.warning('upgrade %s cannot be planned: %s', row['id'], why)

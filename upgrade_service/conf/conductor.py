@@ -14,7 +14,7 @@ OPTS = [
     cfg.StrOpt(
         'projects_dir',
         default='/etc/upgrade-service/projects.d',
-        help="The site's own project data (*.yaml), laid over the packaged files.",
+        help="The site's own project data (``*.yaml``), laid over the packaged files.",
     ),
     cfg.FloatOpt(
         'lease_ttl',

@@ -353,6 +353,13 @@ def progress_save(
         raise exception.LostOwnership(upgrade=upgrade_id, epoch=epoch) from e
 
 
+@base.retry
+def owner_note(ctx: Context, upgrade_id: str, owner: str, epoch: int, message: str) -> None:
+    """Say on the upgrade's row what its owner waits for."""
+    with turn(ctx, upgrade_id, *owned_by(owner, epoch, tuple(states.OWNED))) as t:
+        t.close({'message': message})
+
+
 # -- leases ------------------------------------------------------------------------------------
 
 

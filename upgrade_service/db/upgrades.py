@@ -219,7 +219,7 @@ def _step(session: orm.Session, upgrade: models.Upgrade, ref: str) -> models.Ste
     query = sa.select(s).where(s.upgrade_id == upgrade.id, s.revision == upgrade.revision)
     by_ord = ref.isdecimal() and len(ref) < 10
     query = query.where(s.ord == int(ref) if by_ord else s.id == ref)
-    found = session.execute(query).scalars().first()
+    found = session.execute(query.execution_options(populate_existing=True)).scalars().first()
     if found is None:
         raise exception.NotFound(kind='step', ref=ref)
     return found

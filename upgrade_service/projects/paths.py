@@ -10,7 +10,6 @@ from upgrade_service import exception
 from upgrade_service.projects import loader
 from upgrade_service.projects import releases as releases_data
 
-
 #: statuses of series that are not out yet
 UNRELEASED = frozenset({'future', 'development'})
 

@@ -2,18 +2,9 @@
 
 from typing import Any
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Record
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import identity
+from upgrade_service.simulator.cloud import Cloud, Record, Refused, identity
 from upgrade_service.simulator.compute import error
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import dotted
-from upgrade_service.simulator.http import listing
+from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, dotted, listing
 
 LOW, HIGH = (3, 0), (3, 71)
 _TYPE = {

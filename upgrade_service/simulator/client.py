@@ -1,10 +1,10 @@
 """Calls to a simulated host's endpoint, with nothing but the standard library."""
 
 import json
+from typing import Any
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
 
 
 class HostError(Exception):

@@ -5,6 +5,7 @@ in a heap; each request first lets the timers run that have come due (:meth:`Clo
 so with a clock of one's own the cloud is deterministic. Durations are divided by `speed`.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import datetime
@@ -13,13 +14,25 @@ import itertools
 import random
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+import uuid
 
 from upgrade_service.simulator import spec as specs
 
 _SPACE = uuid.UUID('6f1f5d0a-8a35-4d0c-9a70-3a1b6f7d1c55')
+
+_MIGRATION = ('server', 'source', 'dest')
+#: kinds of faults -> what they may be narrowed to
+FAULTS: dict[str, tuple[str, ...]] = {
+    'api_down': ('project',),  #: the API answers 503
+    'service_down': ('host', 'binary'),  #: runs, but its API calls it down
+    'unit_fails': ('host', 'binary', 'version'),  #: does not come up: state `failed`
+    'action_fails': ('host', 'project', 'action'),  #: `switch` or what `run` is asked for: 500
+    'migration_fails': _MIGRATION,  #: ends `failed` half-way, the server stays
+    'migration_sticks': _MIGRATION,  #: copies no more, until aborted or forced
+    'migration_lies': _MIGRATION,  #: ends `completed`, but the server has not moved
+    'migration_breaks': _MIGRATION,  #: ends `error`, and the server goes to ERROR
+}
 
 
 def identity(kind: str, name: str) -> str:
@@ -354,11 +367,11 @@ class Cloud:
     ) -> dict[str, Any]:
         """Add a fault; it ends after `seconds` (of simulated time) or `count` hits.
 
-        Kinds: `api_down` (project), `service_down` (host, binary), and for migrations
-        (source, dest, server; those left out match all) `migration_fails`,
-        `migration_sticks`, `migration_lies` (completed, but the server has not moved),
-        `migration_breaks` (the server goes to ERROR).
+        `FAULTS` says which kinds there are and what each may be narrowed to; what is
+        left out matches everything. 400 for anything else.
         """
+        if kind not in FAULTS or set(match) - set(FAULTS[kind]):
+            raise Refused(400, f'There is no fault {kind} of {sorted(match)}')
         fault: dict[str, Any] = {'kind': kind, 'count': count, 'match': match}
         self.faults.append(fault)
         self.note('event', 'fault', fault=kind, **match)

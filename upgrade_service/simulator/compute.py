@@ -8,18 +8,8 @@ from typing import Any
 
 from upgrade_service.simulator import servers
 from upgrade_service.simulator import spec as specs
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Record
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import dotted
-from upgrade_service.simulator.http import listing
+from upgrade_service.simulator.cloud import Cloud, Node, Record, Refused, identity
+from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, dotted, listing
 
 LOW, HIGH = (2, 1), (2, 100)
 _UUIDS = (2, 53)  #: services and hypervisors are named by UUID from here on

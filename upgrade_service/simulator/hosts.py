@@ -7,6 +7,7 @@
 | `POST /hosts/NAME/PROJECT/run` | `{kind}`: any other action; it is only noted |
 | `POST /hosts/NAME/units/UNIT` | `{do: start, stop or restart}` |
 | `POST /hosts/NAME/boot` | `{os: {}, hypervisor_version}` |
+| `POST /hosts/NAME/power` | `{on: false}`: pull the plug, or put it back |
 | `GET /control/log?after=N` | entries of the log after the first N |
 | `POST /control/faults` | `{kind, seconds, count, …}`; `DELETE` ends all |
 """
@@ -15,11 +16,7 @@ from typing import Any
 
 from upgrade_service.simulator import machines
 from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import plain_error
+from upgrade_service.simulator.http import Api, Application, Reply, Request, plain_error
 
 
 def hosts(app: Application, request: Request) -> dict[str, Any]:
@@ -66,6 +63,17 @@ def boot(app: Application, request: Request, name: str) -> Reply:
     return Reply(202, {'boot_id': node.boot_id})
 
 
+def power(app: Application, request: Request, name: str) -> Reply:
+    """Switch a host off or on; its units come up as after a boot."""
+    node, on = app.cloud.node(name), bool((request.body or {}).get('on', True))
+    app.cloud.note('call', 'power', host=name, on=on)
+    if node.powered and not on:
+        machines.power_off(app.cloud, node)
+    elif on and not node.powered:
+        machines.power_on(app.cloud, node)
+    return Reply(202, machines.facts(app.cloud, node))
+
+
 def log(app: Application, request: Request) -> dict[str, Any]:
     """Return the log from an index on."""
     after = int(request.get('after') or 0)
@@ -96,6 +104,7 @@ API = Api(
         ('GET', '/?', hosts),
         ('GET', '/{name}', host),
         ('POST', '/{name}/boot', boot),
+        ('POST', '/{name}/power', power),
         ('POST', '/{name}/units/{binary}', unit),
         ('POST', '/{name}/{project}/switch', switch),
         ('POST', '/{name}/{project}/run', run),

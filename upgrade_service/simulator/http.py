@@ -5,16 +5,15 @@ cloud and the request and returns plain data; errors are raised as
 :class:`~upgrade_service.simulator.cloud.Refused` and rendered as the real API would.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+from http import HTTPStatus
 import json
 import re
-import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
+import urllib.parse
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Refused
+from upgrade_service.simulator.cloud import Cloud, Refused
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -116,7 +115,8 @@ class Application:
             reply = Reply(404, {'error': f'nothing at /{prefix}'})
         else:
             reply = self._answer(router, '/' + rest if rest else '', environ)
-        content = b'' if reply.body is None else json.dumps(reply.body).encode()
+        empty = reply.body is None and reply.status in (202, 204)
+        content = b'' if empty else json.dumps(reply.body).encode()
         headers = [
             ('Content-Type', 'application/json'),
             ('Content-Length', str(len(content))),
@@ -135,6 +135,8 @@ class Application:
                 reply = self._handle(router, request)
         except Refused as refusal:
             reply = Reply(refusal.status, api.error(refusal.status, refusal.message))
+        except ValueError as mistake:  # a number that is none
+            reply = Reply(400, api.error(400, str(mistake)))
         return dataclasses.replace(reply, headers={**extra, **reply.headers})
 
     def _handle(self, router: Router, request: Request) -> Reply:
@@ -169,7 +171,7 @@ def _request(api: Api, path: str, environ: Environ) -> Request:
     return Request(
         method=environ['REQUEST_METHOD'],
         path=path,
-        root=f'{environ["wsgi.url_scheme"]}://{environ["HTTP_HOST"]}/{api.prefix}',
+        root=f'{environ["wsgi.url_scheme"]}://{headers.get("host", "127.0.0.1")}/{api.prefix}',
         query=urllib.parse.parse_qs(environ.get('QUERY_STRING', ''), keep_blank_values=True),
         headers=headers,
         body=body,

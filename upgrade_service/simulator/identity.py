@@ -1,16 +1,10 @@
 """Keystone: tokens by password, the catalog, and the lists an administrator reads."""
 
-import uuid
 from typing import Any
+import uuid
 
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import plain_error
+from upgrade_service.simulator.cloud import Refused, identity
+from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, plain_error
 
 #: service type -> (name, path of its endpoint)
 CATALOG: dict[str, tuple[str, str]] = {

@@ -2,14 +2,8 @@
 
 from typing import Any
 
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import plain_error
+from upgrade_service.simulator.cloud import Refused, identity
+from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, plain_error
 
 _ID = identity('image', 'cirros')
 

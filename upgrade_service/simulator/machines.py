@@ -9,11 +9,7 @@ import functools
 from typing import Any
 
 from upgrade_service.simulator import migrations
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import Unit
-from upgrade_service.simulator.cloud import identity
+from upgrade_service.simulator.cloud import Cloud, Node, Refused, Unit, identity
 
 
 def facts(cloud: Cloud, node: Node) -> dict[str, Any]:
@@ -52,6 +48,7 @@ def switch(cloud: Cloud, node: Node, project: str, version: str, restart: bool =
     """Put another version of a project in place and, by default, restart its units."""
     _reachable(node)
     _has(node, project)
+    _may_fail(cloud, node, project, 'switch')
     before = node.installed[project]
     node.installed[project] = version
     cloud.note('call', 'switch', host=node.name, project=project, version=version, before=before)
@@ -66,6 +63,7 @@ def run(cloud: Cloud, node: Node, project: str, kind: str) -> None:
     """Take note of any other action on a project (`prefetch`, `db_expand` …)."""
     _reachable(node)
     _has(node, project)
+    _may_fail(cloud, node, project, kind)
     cloud.note('call', 'run', host=node.name, project=project, action=kind)
 
 
@@ -80,7 +78,7 @@ def control_unit(cloud: Cloud, node: Node, binary: str, verb: str) -> None:
     cloud.note('call', f'unit {verb}', host=node.name, binary=unit.binary)
     if verb in ('stop', 'restart'):
         _stop(cloud, unit)
-    if verb in ('start', 'restart') and unit.state == 'inactive':
+    if verb in ('start', 'restart') and unit.state in ('inactive', 'failed'):
         _start(cloud, unit)
 
 
@@ -132,6 +130,11 @@ def _has(node: Node, project: str) -> None:
         raise Refused(404, f'{project} is not installed on {node.name}.', 'ProjectNotFound')
 
 
+def _may_fail(cloud: Cloud, node: Node, project: str, action: str) -> None:
+    if cloud.fault('action_fails', host=node.name, project=project, action=action):
+        raise Refused(500, f'{action} of {project} on {node.name} failed.', 'ActionFailed')
+
+
 def _stop(cloud: Cloud, unit: Unit) -> None:
     if unit.state != 'inactive':
         unit.state = 'inactive'
@@ -151,7 +154,10 @@ def _start(cloud: Cloud, unit: Unit) -> None:
 
 
 def _started(cloud: Cloud, unit: Unit, turn: int) -> None:
-    if unit.turn == turn:
-        unit.state = 'active'
-        unit.since = cloud.clock()
-        cloud.note('event', 'unit up', host=unit.host, binary=unit.binary, version=unit.version)
+    if unit.turn != turn:
+        return
+    broken = cloud.fault('unit_fails', host=unit.host, binary=unit.binary, version=unit.version)
+    unit.state = 'failed' if broken else 'active'
+    unit.since = cloud.clock()
+    what = 'unit failed' if broken else 'unit up'
+    cloud.note('event', what, host=unit.host, binary=unit.binary, version=unit.version)

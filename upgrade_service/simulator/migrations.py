@@ -23,11 +23,7 @@ import functools
 
 from upgrade_service.simulator import scheduling
 from upgrade_service.simulator import spec as specs
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import Server
-from upgrade_service.simulator.cloud import identity
+from upgrade_service.simulator.cloud import Cloud, Node, Refused, Server, identity
 
 #: states in which a migration is still under way
 OPEN = ('accepted', 'queued', 'preparing', 'running', 'post-migrating')

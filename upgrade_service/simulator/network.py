@@ -3,17 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Record
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import Server
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import listing
+from upgrade_service.simulator.cloud import Cloud, Record, Refused, Server, identity
+from upgrade_service.simulator.http import Api, Application, Reply, Request, Route, listing
 
 #: binary -> (agent_type, topic)
 _TYPES = {

@@ -2,15 +2,8 @@
 
 from typing import Any
 
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Api
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import dotted
+from upgrade_service.simulator.cloud import Cloud, Node, Refused, identity
+from upgrade_service.simulator.http import Api, Application, Request, Route, dotted
 
 LOW, HIGH = (1, 0), (1, 39)
 _CLASSES = ('VCPU', 'MEMORY_MB', 'DISK_GB')

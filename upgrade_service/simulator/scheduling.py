@@ -5,9 +5,7 @@ of the flavor, and the aggregate that an availability zone is.
 """
 
 from upgrade_service.simulator import spec as specs
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Node
-from upgrade_service.simulator.cloud import Server
+from upgrade_service.simulator.cloud import Cloud, Node, Server
 
 
 def unfit(cloud: Cloud, server: Server, node: Node) -> str | None:

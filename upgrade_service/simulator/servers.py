@@ -1,23 +1,15 @@
 """Nova's servers: list, show, boot, delete, stop and start, live-migrate; and migrations."""
 
+from collections.abc import Callable
 import functools
 import re
-import uuid
-from collections.abc import Callable
 from typing import Any
+import uuid
 
-from upgrade_service.simulator import migrations
-from upgrade_service.simulator import scheduling
+from upgrade_service.simulator import migrations, scheduling
 from upgrade_service.simulator import spec as specs
-from upgrade_service.simulator.cloud import Cloud
-from upgrade_service.simulator.cloud import Refused
-from upgrade_service.simulator.cloud import Server
-from upgrade_service.simulator.cloud import identity
-from upgrade_service.simulator.http import Application
-from upgrade_service.simulator.http import Reply
-from upgrade_service.simulator.http import Request
-from upgrade_service.simulator.http import Route
-from upgrade_service.simulator.http import listing
+from upgrade_service.simulator.cloud import Cloud, Refused, Server, identity
+from upgrade_service.simulator.http import Application, Reply, Request, Route, listing
 from upgrade_service.simulator.migrations import Migration
 
 _YES = ('1', 'True', 'true', 'yes')

@@ -1,20 +1,22 @@
 """The simulator as a thing to start and stop: all APIs on one loopback port."""
 
+from collections.abc import Callable
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from cheroot import wsgi
 
-from upgrade_service.simulator import block_storage
-from upgrade_service.simulator import compute
-from upgrade_service.simulator import hosts
-from upgrade_service.simulator import identity
-from upgrade_service.simulator import image
-from upgrade_service.simulator import network
-from upgrade_service.simulator import placement
+from upgrade_service.simulator import (
+    block_storage,
+    compute,
+    hosts,
+    identity,
+    image,
+    network,
+    placement,
+)
 from upgrade_service.simulator import spec as specs
 from upgrade_service.simulator.cloud import Cloud
 from upgrade_service.simulator.http import Application
@@ -57,6 +59,7 @@ class Simulator:
             timeout=60,
             shutdown_timeout=1,
         )
+        self._server.expiration_interval = 0.1  # how long stop() may have to wait, too
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:

@@ -4,9 +4,9 @@
 code makes fifteen hosts for a test and several thousand for a benchmark.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import random
-from collections.abc import Mapping
 
 #: versions of the projects by release
 VERSIONS: dict[str, dict[str, str]] = {

@@ -21,11 +21,15 @@ from upgrade_service import model
 class Op:
     """One operation of a job; the shim knows exactly these (`do`) and no others.
 
-    run      argv (absolute argv[0]), env, cwd, user, timeout (s), exits {code: meaning}
+    run      argv (absolute argv[0]), env, cwd, user, timeout (s), exits {code: meaning},
+             stdout: file (mode) that takes its output instead of the log,
+             limit and pause (s): how often, and how fast, 'again' is done again
     symlink  path, target: replaced atomically
-    mkdir    path
-    remove   path: a tree below one of the job's `roots`
+    mkdir    path, mode
+    remove   path: a file, link or tree below one of the job's `roots`
     write    path, text, mode
+    rename   path, target
+    expect   path, text: a file whose last 4 KiB hold the text
     wait_http  url, timeout (s), codes: until it answers with one of the codes
     """
 
@@ -47,6 +51,9 @@ class Op:
     exits: Mapping[int, str] = dataclasses.field(default_factory=lambda: {0: 'done'})
     #: run together with the neighbours that carry the same group, and wait for all
     group: str | None = None
+    stdout: str | None = None
+    limit: int = 1000
+    pause: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +62,12 @@ class Job:
 
     ops: tuple[Op, ...]
     timeout: int  #: seconds for the whole job
+    #: may be ended at the deadline; otherwise it is only flagged as overdue
     interruptible: bool = False
     user: str | None = None
+    roots: tuple[str, ...] = ()  #: nothing outside of these trees is removed
+    diagnose: tuple[Op, ...] = ()  #: when it failed: commands whose output tells why
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: of a success
 
 
 class Result(enum.StrEnum):
@@ -89,6 +100,7 @@ class Task:
     project: str | None
     params: Mapping[str, Any]
     timeout: int
+    direction: str = 'forward'  #: 'back': undo it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +110,30 @@ class Site:
     host: str
     settings: Mapping[str, Any]  #: engine.d/<strategy>.yaml
     state_dir: str
+    projects: Any = None  #: the project data (projects.loader.Projects)
+
+
+#: params of a step; there are no others, and none of them is a path, a command or a URL
+PARAMS_SCHEMA: dict[str, Any] = {
+    'type': 'object',
+    'additionalProperties': False,
+    'properties': {
+        'version': {'$ref': '#/$defs/version'},
+        'from_version': {'anyOf': [{'type': 'null'}, {'$ref': '#/$defs/version'}]},
+        'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
+        'units': {
+            'type': 'array',
+            'maxItems': 64,
+            'uniqueItems': True,
+            'items': {'type': 'string', 'pattern': r'^[a-z0-9][a-z0-9_-]{0,62}\Z'},
+        },
+    },
+    '$defs': {
+        'version': {'type': 'string', 'pattern': r'^[0-9A-Za-z][0-9A-Za-z.+~-]{0,127}\Z'},
+    },
+}
 
 
 class UpgradeStrategy(abc.ABC):
@@ -112,6 +148,8 @@ class UpgradeStrategy(abc.ABC):
     kinds: frozenset[str] = frozenset()
     #: schema (JSON) of its file in engine.d
     settings_schema: Mapping[str, Any] = {'type': 'object'}
+    #: schema (JSON) of a step's params
+    params_schema: Mapping[str, Any] = PARAMS_SCHEMA
 
     # -- planning half: pure, no I/O ---------------------------------------------------------
 
@@ -137,6 +175,10 @@ class UpgradeStrategy(abc.ABC):
         A project's entry: {'version', 'how', 'path', 'services': [{'binary', 'unit',
         'state'}]}; `state` is systemd's ActiveState. Read-only and quick.
         """
+
+    def refusal(self, task: Task, site: Site) -> str | None:
+        """Say why the settings of this host do not allow a step; None if they do."""
+        return None
 
     def check(self, task: Task, site: Site) -> bool:
         """Tell whether the goal of the step is met already, so that nothing need be done."""

@@ -149,7 +149,7 @@ def ask_api(cloud: openstack.connection.Connection, project: str) -> str:
     """Get a project's version document and a real answer; return its highest version."""
     proxy, path, query = REQUESTS[project]
     adapter = getattr(cloud, proxy)
-    url = parse.urlsplit(adapter.get_endpoint())
+    url = parse.urlsplit(connect.endpoints(cloud)[project])
     root, _, version = url.path.rstrip('/').rpartition('/v')
     while '/' in version:  # cinder's endpoint goes on after the version
         version = version.rpartition('/')[0]

@@ -125,6 +125,8 @@ class TestDevstackPlugin(base.TestCase):
         self.assertEqual('node1', options['engine', 'host'])
         self.assertEqual(str(self.conf_dir / 'clouds.yaml'), options['conductor', 'clouds_file'])
         self.assertEqual(str(self.conf_dir / 'keys'), options['trust', 'keys_dir'])
+        # Its broker has no TLS, which the service refuses unless it is told.
+        self.assertEqual('True', options['trust', 'insecure_lab'])
         conf = self.conf_dir / 'upgrade-service.conf'
         self.assertIn(f'iniset_rpc_backend upgrade-service {conf}', calls)
         self.assertIn(f'configure_keystone_authtoken_middleware {conf} upgrade', calls)

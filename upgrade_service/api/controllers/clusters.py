@@ -1,0 +1,139 @@
+"""Clusters, and what discovery found in them."""
+
+import collections
+from typing import Any
+
+from upgrade_service import exception
+from upgrade_service.api import ask as asks
+from upgrade_service.api import types, views
+from upgrade_service.db import api as db_api
+from upgrade_service.projects import loader, releases
+from upgrade_service.projects import paths as release_paths
+
+Ask = asks.Ask
+Answer = asks.Answer
+Row = dict[str, Any]
+
+
+def index(ask: Ask) -> Answer:
+    """List clusters."""
+    rows = db_api.cluster_list(
+        ask.ctx, ask.filters('name', 'cloud'), ask.limit + 1, ask.query.get('marker')
+    )
+    return ask.page('clusters', rows, 'id', types.Cluster.of)
+
+
+def create(ask: Ask) -> Answer:
+    """Take a cluster under care; nothing is discovered until it is asked for."""
+    row = db_api.cluster_create(ask.ctx, {'cloud': ask.body['name'], **ask.body})
+    return Answer(types.Cluster.of(row), headers={'Location': f'{ask.base}{ask.path}/{row["id"]}'})
+
+
+def get(ask: Ask) -> Row:
+    """Return the cluster that the path names."""
+    return db_api.cluster_get(ask.ctx, ask.refs['cluster'])
+
+
+def show(ask: Ask) -> Answer:
+    """Show a cluster."""
+    return Answer(types.Cluster.of(get(ask)))
+
+
+def delete(ask: Ask) -> Answer:
+    """Forget a cluster that no upgrade refers to."""
+    db_api.cluster_delete(ask.ctx, ask.refs['cluster'])
+    return Answer(None)
+
+
+def discover(ask: Ask) -> Answer:
+    """Ask for a discovery; done when `discover_done` reaches the `discover_wanted` answered."""
+    cluster = get(ask)
+    wanted = db_api.cluster_discover(ask.ctx, cluster['id'])
+    ask.bell.discover(ask.ctx, cluster['id'])
+    return Answer(types.Cluster.of(cluster, discover_wanted=wanted))
+
+
+def hosts(ask: Ask) -> Answer:
+    """List hosts."""
+    ident = get(ask)['id']
+    rows = db_api.host_list(
+        ask.ctx, ident, ask.filters('az'), ask.limit + 1, ask.query.get('marker')
+    )
+    services = collections.defaultdict(list)
+    for service in db_api.service_list(ask.ctx, ident):
+        services[service['host']].append(service)
+    up = _engines(ask)
+    return ask.page('hosts', rows, 'name', lambda row: views.host(row, services[row['name']], up))
+
+
+def host(ask: Ask) -> Answer:
+    """Show one host."""
+    ident, name = get(ask)['id'], ask.refs['host']
+    row = db_api.host_get(ask.ctx, ident, name)
+    services = db_api.service_list(ask.ctx, ident, {'host': name})
+    return Answer(views.host(row, services, _engines(ask, name)))
+
+
+def _engines(ask: Ask, host: str | None = None) -> dict[str, bool]:
+    """Return host -> whether its engine is heard of; a host without an engine is absent."""
+    now, timeout = db_api.now(ask.ctx), ask.conf.conductor.agent_timeout
+    filters = {'state': 'active', **({'host': host} if host else {})}
+    return {
+        agent['host']: views.is_up(agent, now, timeout)
+        for agent in db_api.agent_list(ask.ctx, filters)
+    }
+
+
+def services(ask: Ask) -> Answer:
+    """List services."""
+    filters = ask.filters('host', 'project', 'binary', 'state', 'status')
+    rows = db_api.service_list(
+        ask.ctx, get(ask)['id'], filters, ask.limit + 1, ask.query.get('marker')
+    )
+    return ask.page('services', rows, 'id', types.Service.of)
+
+
+def summary(ask: Ask) -> Answer:
+    """Count services by project and release, and list the problems."""
+    cluster = get(ask)
+    counts = db_api.service_summary(ask.ctx, cluster['id'])
+    found = db_api.problem_list(ask.ctx, cluster_id=cluster['id'])
+    return Answer(
+        types.Summary(
+            cluster=cluster['name'],
+            discovered_at=cluster['discovered_at'],
+            services=[types.Count.of(c) for c in counts],
+            problems=[types.Problem.of(p) for p in found],
+        )
+    )
+
+
+def problems(ask: Ask) -> Answer:
+    """List the problems that discovery found."""
+    rows = db_api.problem_list(ask.ctx, cluster_id=get(ask)['id'])
+    return Answer({'problems': [types.Problem.of(row) for row in rows]})
+
+
+def source_release(ask: Ask, cluster_id: str) -> str | None:
+    """Return the oldest release of a cluster's services; None before a discovery."""
+    graph = releases.load()
+    ids = {c['release'] for c in db_api.service_summary(ask.ctx, cluster_id) if c['release']}
+    known = [r for r in map(graph.get, ids) if r is not None]
+    return min(known).id if known else None
+
+
+def paths(ask: Ask) -> Answer:
+    """List the releases that can be reached from where the cluster is."""
+    cluster = get(ask)
+    source = source_release(ask, cluster['id'])
+    if source is None:
+        raise exception.Conflict(
+            reason=f'no release is known in cluster {cluster["name"]}; '
+            f'run `openstack upgrade cluster discover` first'
+        )
+    projects = loader.load_projects(ask.conf.conductor.projects_dir)
+    present = {c['project'] for c in db_api.service_summary(ask.ctx, cluster['id'])}
+    found = release_paths.paths_from(releases.load(), source, projects)
+    for path in found:
+        path['projects'] = {k: v for k, v in path['projects'].items() if k in present}
+    return Answer({'paths': [types.Path.of(path) for path in found]})

@@ -1,0 +1,99 @@
+"""What is asked for when an upgrade is created, checked against what is known."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from upgrade_service import exception
+from upgrade_service.api import ask as asks
+from upgrade_service.api.controllers import clusters
+from upgrade_service.db import api as db_api
+from upgrade_service.projects import loader, paths, policy, releases
+
+Ask = asks.Ask
+Row = dict[str, Any]
+#: gate before the points of no return
+PONR_GATE = 'finish'
+#: strategies that are never meant unless they are named
+_NEVER_MEANT = frozenset({'noop'})
+FALLBACK_STRATEGY = 'source'
+
+
+def values(ask: Ask) -> Row:
+    """Return the columns of a new upgrade.
+
+    :raises NotFound: no such cluster. :raises UnknownRelease: no such release.
+    :raises UnreachableRelease: it cannot be reached in one hop.
+    :raises InvalidPolicy: names the key. :raises UnknownHost: not a host of the cluster.
+    :raises Invalid: an empty or unknown selection, or an unknown strategy.
+    """
+    body = ask.body
+    cluster = db_api.cluster_get(ask.ctx, body['cluster'])
+    source = clusters.source_release(ask, cluster['id'])
+    paths.check_target(releases.load(), source, body['to_release'])
+    target = releases.load().get(body['to_release'])
+    return {
+        'name': body.get('name'),
+        'cluster_id': cluster['id'],
+        'from_release': source,
+        'to_release': target.id if target else body['to_release'],
+        'strategy': _strategy(ask),
+        'type': body.get('type', 'service'),
+        'policy': merged_policy(ask, body.get('policy', {})),
+        'selection': selection(ask, cluster),
+        'approvals': [PONR_GATE] if body.get('approve_ponr') else [],
+    }
+
+
+def merged_policy(ask: Ask, raw: Row) -> Row:
+    """Return the policy over its defaults; its projects must be known ones."""
+    merged = policy.merge_policy(raw)
+    _all_known('policy.skip_projects', merged['skip_projects'], _projects(ask))
+    return merged
+
+
+def _projects(ask: Ask) -> list[str]:
+    return loader.load_projects(ask.conf.conductor.projects_dir).names()
+
+
+def selection(ask: Ask, cluster: Row) -> Row:
+    """Return {hosts, azs, projects}, each a list or absent; an empty list means none at all."""
+    wanted: Row = {k: ask.body[k] for k in ('hosts', 'azs', 'projects') if k in ask.body}
+    for field, chosen in wanted.items():
+        if not chosen:
+            raise exception.Invalid(
+                field=field, rule='an empty list selects nothing; leave it out to select all'
+            )
+    _all_known('projects', wanted.get('projects', ()), _projects(ask))
+    # before a discovery nothing is known to compare with: the planner will
+    if cluster['discovered_at'] and ('hosts' in wanted or 'azs' in wanted):
+        _in_cluster(ask, cluster, wanted)
+    return wanted
+
+
+def _in_cluster(ask: Ask, cluster: Row, wanted: Row) -> None:
+    hosts = db_api.host_list(ask.ctx, cluster['id'])
+    names = {h['name'] for h in hosts}
+    unknown = next((h for h in wanted.get('hosts', ()) if h not in names), None)
+    if unknown is not None:
+        raise exception.UnknownHost(host=unknown, cluster=cluster['name'])
+    _all_known('azs', wanted.get('azs', ()), sorted({h['az'] for h in hosts if h['az']}))
+
+
+def _all_known(field: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+    unknown = next((w for w in wanted if w not in known), None)
+    if unknown is not None:
+        raise exception.Invalid(
+            field=field, rule=f'{unknown} is not known; there are: {", ".join(known) or "none"}'
+        )
+
+
+def _strategy(ask: Ask) -> str:
+    """Return the strategy asked for, or the one that most engines offer."""
+    offered = {row['name']: row['ready'] for row in db_api.strategy_rows(ask.ctx)}
+    asked: str | None = ask.body.get('strategy')
+    if asked is not None:
+        if offered:
+            _all_known('strategy', [asked], sorted(offered))
+        return asked
+    meant = {name: n for name, n in offered.items() if n and name not in _NEVER_MEANT}
+    return max(sorted(meant), key=lambda name: meant[name], default=FALLBACK_STRATEGY)

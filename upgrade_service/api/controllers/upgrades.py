@@ -1,0 +1,149 @@
+"""Upgrades: making them, looking at them, and the operators' verbs."""
+
+import time
+from typing import Any
+
+from upgrade_service import exception
+from upgrade_service.api import ask as asks
+from upgrade_service.api import plans, types, views
+from upgrade_service.api.controllers import request
+from upgrade_service.db import api as db_api
+
+Ask = asks.Ask
+Answer = asks.Answer
+Row = dict[str, Any]
+
+#: seconds a request for events may wait for one, and between two looks
+WAIT_MOST, WAIT_LOOK = 5, 0.25
+
+
+def index(ask: Ask) -> Answer:
+    """List upgrades."""
+    filters = ask.filters('state', 'name')
+    if 'cluster' in ask.query:
+        filters['cluster_id'] = db_api.cluster_get(ask.ctx, ask.query['cluster'])['id']
+    rows = db_api.upgrade_list(ask.ctx, filters, ask.limit + 1, ask.query.get('marker'))
+    names = {c['id']: c['name'] for c in db_api.cluster_list(ask.ctx)}
+    return ask.page(
+        'upgrades',
+        rows,
+        'id',
+        lambda row: views.upgrade(row, names.get(row['cluster_id']), ask.base),
+    )
+
+
+def create(ask: Ask) -> Answer:
+    """Write an upgrade down; a conductor makes its plan."""
+    if ask.body.get('approve_ponr'):
+        ask.authorize('upgrade:upgrades:create_approved')
+    row = db_api.upgrade_create(ask.ctx, request.values(ask))
+    return _asked(ask, row, f'{ask.base}{ask.path}/{row["id"]}')
+
+
+def get(ask: Ask) -> Row:
+    """Return the upgrade that the path names."""
+    return db_api.upgrade_get(ask.ctx, ask.refs['upgrade'])
+
+
+def show(ask: Ask) -> Answer:
+    """Show an upgrade."""
+    row = get(ask)
+    passed = db_api.step_list(ask.ctx, row['id'], {'ponr': True, 'state': 'succeeded'})
+    floor = max((step['ord'] for step in passed), default=None)
+    return _shown(ask, row, floor)
+
+
+def _shown(ask: Ask, row: Row, floor: int | None = None, at: str | None = None) -> Answer:
+    cluster = db_api.cluster_get(ask.ctx, row['cluster_id'])['name']
+    return Answer(
+        views.upgrade(row, cluster, ask.base, floor),
+        headers={'ETag': f'"{row["version"]}"', **({'Location': at} if at else {})},
+    )
+
+
+def _asked(ask: Ask, row: Row, at: str | None = None) -> Answer:
+    """Answer a request that a conductor will act on."""
+    ask.bell.advance(ask.ctx, row['id'])
+    return _shown(ask, row, at=at)
+
+
+def delete(ask: Ask) -> Answer:
+    """Delete a draft or an ended upgrade."""
+    db_api.upgrade_delete(ask.ctx, ask.refs['upgrade'])
+    return Answer(None)
+
+
+def _verb(ask: Ask, verb: str, body: Row) -> Answer:
+    row = db_api.upgrade_verb(ask.ctx, ask.refs['upgrade'], verb, if_match=ask.if_match, body=body)
+    return _asked(ask, row)
+
+
+def start(ask: Ask) -> Answer:
+    """Start a draft."""
+    return _verb(ask, 'start', ask.body)
+
+
+def pause(ask: Ask) -> Answer:
+    """Begin nothing new."""
+    return _verb(ask, 'pause', ask.body)
+
+
+def resume(ask: Ask) -> Answer:
+    """Go on."""
+    return _verb(ask, 'resume', ask.body)
+
+
+def cancel(ask: Ask) -> Answer:
+    """Stop, and put healthy hosts back into service."""
+    return _verb(ask, 'cancel', ask.body)
+
+
+def approve(ask: Ask) -> Answer:
+    """Pass the gate the upgrade waits at."""
+    row = get(ask)
+    gate = ask.body.get('gate', row['gate'])
+    if gate and _has_ponr(ask, row, gate):
+        ask.authorize('upgrade:upgrades:approve_ponr')
+    # the gate is named in any case: another one may have been reached meanwhile
+    return _verb(ask, 'approve', {'gate': gate} if gate else {})
+
+
+def _has_ponr(ask: Ask, row: Row, stage: str) -> bool:
+    return bool(db_api.step_list(ask.ctx, row['id'], {'stage': stage, 'ponr': True}, limit=1))
+
+
+def plan(ask: Ask) -> Answer:
+    """Show the plan."""
+    row = get(ask)
+    if not row['revision']:
+        raise exception.Conflict(reason='the plan is not made yet', state=row['state'])
+    steps = db_api.step_list(ask.ctx, row['id'])
+    return Answer(views.plan(row, steps, plans.parents(ask.ctx, row)))
+
+
+def problems(ask: Ask) -> Answer:
+    """List what stands against the upgrade."""
+    rows = db_api.problem_list(ask.ctx, upgrade_id=get(ask)['id'])
+    return Answer({'problems': [types.Problem.of(row) for row in rows]})
+
+
+def events(ask: Ask) -> Answer:
+    """List events; with `wait`, wait a while for the next one."""
+    ident, after = get(ask)['id'], ask.query.get('after', 0)
+    rows = db_api.event_list(ask.ctx, ident, after, ask.limit + 1)
+    # so many requests may wait that others still find a thread; the rest are answered at once
+    if not rows and ask.query.get('wait') and ask.waiters.acquire(blocking=False):
+        try:
+            rows = _next_events(ask, ident, after)
+        finally:
+            ask.waiters.release()
+    return ask.page('events', rows, 'seq', types.Event.of, argument='after')
+
+
+def _next_events(ask: Ask, ident: str, after: int) -> list[Row]:
+    ends = time.monotonic() + min(ask.query['wait'], WAIT_MOST)
+    rows: list[Row] = []
+    while not rows and time.monotonic() < ends:
+        time.sleep(WAIT_LOOK)
+        rows = db_api.event_list(ask.ctx, ident, after, ask.limit + 1)
+    return rows

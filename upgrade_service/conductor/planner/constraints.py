@@ -1,0 +1,306 @@
+"""The rules on the order of steps: one small class for each, none trusts the planner.
+
+A constraint yields a sentence for everything that breaks it. Where the instances are
+meanwhile is the matter of `occupancy`.
+"""
+
+import abc
+from collections.abc import Iterator
+import itertools
+
+from upgrade_service import model
+from upgrade_service.conductor.planner import order
+from upgrade_service.conductor.planner import paper as papers
+
+_STAGE = {stage: n for n, stage in enumerate(model.STAGES)}
+
+
+class Constraint(abc.ABC):
+    """A rule that every plan obeys."""
+
+    @abc.abstractmethod
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        """Yield a sentence for each breach."""
+
+
+def said(step: model.Step) -> str:
+    """Name a step for people."""
+    return f'step {step.ord} ({" ".join(filter(None, (step.kind, step.host, step.project)))})'
+
+
+class Known(Constraint):
+    """Steps are numbered once, of known kinds, on known hosts, after known steps."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        if len(paper.steps) != len(paper.plan.steps):
+            yield 'two steps have one number'
+        for step in paper.plan.steps:
+            if step.kind not in model.KINDS or step.stage not in _STAGE:
+                yield f'{said(step)} is of no known kind or stage'
+            elif step.what.where == 'host' and not (step.host and step.strategy):
+                yield f'{said(step)} has no host or no strategy'
+            if step.host is not None and step.host not in paper.inventory.hosts:
+                yield f'{said(step)} is on a host that the cluster does not have'
+            if step.project is not None and step.project not in paper.projects:
+                yield f'{said(step)} is of a project that nothing is known of'
+            if not set(step.parents) <= paper.steps.keys():
+                yield f'{said(step)} waits for a step that is not in the plan'
+
+
+class Acyclic(Constraint):
+    """No step waits for itself, by whatever detour."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        stuck = paper.steps.keys() - paper.position.keys()
+        if stuck:
+            yield f'steps {sorted(stuck)[:5]} wait for one another'
+
+
+class Selected(Constraint):
+    """Nothing outside the selection is touched."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for step in paper.plan.steps:
+            host = paper.inventory.hosts.get(step.host or '')
+            if step.host and not paper.request.selects(host):
+                yield f'{said(step)} is on a host that is not selected'
+            if step.project and not paper.request.selects_project(step.project):
+                yield f'{said(step)} is of a project that is not selected'
+
+
+class AtTarget(Constraint):
+    """In the end every service that was behind is at the target, and nothing else moved."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        reached = set()
+        for step in paper.of('prefetch', 'upgrade_service', 'db_expand', 'db_contract'):
+            version = paper.releases.latest(step.project or '', paper.request.to_release)
+            right = version or ''
+            if (step.params.get('version'), step.params.get('release')) != (
+                    right, paper.request.to_release):
+                yield f'{said(step)} leads to {step.params.get("version")}, not to {right}'
+        for step in paper.of('upgrade_service'):
+            reached |= {(step.host, unit) for unit in step.params.get('units', ())}
+        for service in paper.inventory.services:
+            here = (service.host, service.binary) in reached
+            wanted = (paper.behind(service) and service.project in paper.projects
+                      and paper.request.selects_project(service.project)
+                      and paper.request.selects(paper.inventory.hosts.get(service.host)))
+            if wanted and not here:
+                yield f'{service.binary} on {service.host} is left behind'
+            if here and not paper.behind(service):
+                yield f'{service.binary} on {service.host} is there already'
+
+
+class StagesMeet(Constraint):
+    """A stage begins when the one before has ended, at its gate."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        used = sorted({step.stage for step in paper.plan.steps}, key=lambda s: _STAGE[s])
+        for stage in used[1:]:
+            gate = paper.gates.get(stage)
+            if gate is None:
+                yield f'no gate opens {stage}'
+                continue
+            for step in paper.plan.steps:
+                earlier = _STAGE[step.stage] < _STAGE[stage]
+                side = paper.upstream[gate] if earlier else paper.downstream[gate]
+                if step.ord != gate and step.ord not in side:
+                    yield f'{said(step)} does not meet the others at gate {stage}'
+
+
+class PersonAsked(Constraint):
+    """A person is asked where the policy wants it; points of no return are in the last stages."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        stages = {step.stage for step in paper.plan.steps}
+        for stage in paper.request.policy['gates']:
+            gate = paper.steps.get(paper.gates.get(stage, 0))
+            if stage in stages and not (gate and gate.params.get('person') is True):
+                yield f'{stage} begins without asking a person'
+        for step in paper.plan.steps:
+            old_code = (step.kind == 'online_migrations'
+                        and step.params.get('version') == step.params.get('from_version'))
+            if step.what.ponr and not step.ponr and not old_code:
+                yield f'{said(step)} is a point of no return and does not say so'
+            if step.ponr and step.stage != 'finish':
+                yield f'{said(step)} is a point of no return before the stage finish'
+
+
+class NewCodeFirst(Constraint):
+    """New code is installed and proved on a host before anything there is switched to it."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        fetched = {(s.host, s.project): s for s in paper.of('prefetch')}
+        projects = {project for _, project in fetched}
+        for step in paper.of('upgrade_service'):
+            prefetch = fetched.get((step.host, step.project))
+            if step.project in projects and not (
+                    prefetch and paper.before(prefetch.ord, step.ord)):
+                yield f'{said(step)} comes before its new code is there'
+
+
+class DatabaseFirst(Constraint):
+    """The old code's migrations, then the schema, then the first service of the new code."""
+
+    KINDS = ('db_expand', 'db_migrate')
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for (project, plane), switches in paper.switches.items():
+            if plane != 'control':
+                continue
+            data = paper.projects.get(project)
+            chain = [next(paper.of(kind, project=project), None) for kind in self.KINDS
+                     if kind in data.commands]
+            if None in chain:
+                yield f'{project} is switched without a database step that it needs'
+            numbers = [s.ord for s in chain if s] + [switches[0].ord]
+            old = [s.ord for s in paper.of('online_migrations', project=project) if not s.ponr]
+            for first, then in itertools.pairwise(old + numbers):
+                if not paper.before(first, then):
+                    yield f'{said(paper.steps[then])} does not wait for step {first}'
+
+
+class ProjectsInOrder(Constraint):
+    """A project's control plane follows those that the data name."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        control = {p: steps for (p, plane), steps in paper.switches.items() if plane == 'control'}
+        for first, then in order.hard_edges(control, paper.projects):
+            for a, b in itertools.product(control[first], control[then]):
+                if not paper.before(a.ord, b.ord):
+                    yield f'{said(b)} does not wait for {said(a)}'
+
+
+class OneControlHost(Constraint):
+    """No two control services are out at once: their switches are one chain."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for kind in ('upgrade_service', 'restart_service'):
+            chain = sorted((s for s in paper.of(kind) if paper.plane(s) == 'control'),
+                           key=lambda s: paper.position[s.ord])
+            for a, b in itertools.pairwise(chain):
+                if not paper.before(a.ord, b.ord):
+                    yield f'{said(a)} and {said(b)} may run at once'
+
+
+class ControlBeforeData(Constraint):
+    """All control services of a project go before its services on the data plane."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for (project, plane), switches in paper.switches.items():
+            if plane != 'data':
+                continue
+            control = paper.switches.get((project, 'control'), [])
+            for a, b in itertools.product(control[-1:], switches):
+                if not paper.before(a.ord, b.ord):
+                    yield f'{said(b)} does not wait for {said(a)}'
+            for service in paper.inventory.of_project(project):
+                if not control and paper.behind(service) and not paper.named_project(
+                        project, 'control_plane_behind') and paper.projects.get(project).plane(
+                            service.binary) == 'control':
+                    yield f'{project} is switched on hosts while its control plane is behind'
+                    break
+
+
+class HostSequence(Constraint):
+    """A compute host is disabled, drained, upgraded, verified, enabled: in this order."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        drains = paper.request.policy['drain']['instances'] != 'none'
+        for step in paper.of('upgrade_service'):
+            if 'nova-compute' in step.params.get('units', ()):
+                window = paper.window.get(step.host or '', {})
+                if 'disable_host' not in window or (drains and 'drain_host' not in window):
+                    yield f'{said(step)} is not disabled and drained before'
+        for host, window in paper.window.items():
+            first, last = window.get('disable_host'), window.get('enable_host')
+            if first is None or last is None:
+                yield f'{host} is not disabled and enabled in pairs'
+                continue
+            drain = window.get('drain_host', first)
+            if drain is not first and not paper.before(first.ord, drain.ord):
+                yield f'{host} is drained before it is disabled'
+            for step in self._work(paper, host):
+                if not paper.before(drain.ord, step.ord) or not paper.before(step.ord, last.ord):
+                    yield f'{said(step)} is not between drain and enable'
+            yield from self._verified(paper, host)
+
+    @staticmethod
+    def _work(paper: papers.Paper, host: str) -> list[model.Step]:
+        """Return what must happen inside the host's window."""
+        stage = paper.window[host]['disable_host'].stage
+        return [s for s in paper.on[host] if s.stage == stage
+                and s.kind in ('upgrade_service', 'verify_host', 'verify_service')]
+
+    def _verified(self, paper: papers.Paper, host: str) -> Iterator[str]:
+        work = self._work(paper, host)
+        for switch in (s for s in work if s.kind == 'upgrade_service'):
+            if not any(s.kind == 'verify_service' and s.project == switch.project
+                       and paper.before(switch.ord, s.ord) for s in work):
+                yield f'{said(switch)} is not verified before the host is enabled'
+
+
+class NoHoldAndWait(Constraint):
+    """A host that is out waits for no other host: any order inside the budget can go on."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for host, window in paper.window.items():
+            first, last = window.get('disable_host'), window.get('enable_host')
+            if first is None or last is None:
+                continue
+            for step in paper.on[host]:
+                inside = paper.before(first.ord, step.ord) and (
+                    step is last or paper.before(step.ord, last.ord))
+                strangers = [n for n in step.parents if paper.steps[n].host != host]
+                if inside and strangers:
+                    yield f'{said(step)} waits for steps {strangers} of others while {host} is out'
+
+
+class AgentsInOrder(Constraint):
+    """On a host, services go in the order that the data ask for: L2, then L3, then compute."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        for host, steps in paper.on.items():
+            units = {unit: s for s in steps if s.kind == 'upgrade_service'
+                     for unit in s.params.get('units', ()) if paper.plane(s) == 'data'}
+            for (one, a), (two, b) in itertools.permutations(units.items(), 2):
+                if self._must(paper, one, two) and not paper.before(a.ord, b.ord):
+                    yield f'{two} on {host} does not wait for {one}'
+
+    @staticmethod
+    def _must(paper: papers.Paper, one: str, two: str) -> bool:
+        first, then = paper.projects.by_binary(one), paper.projects.by_binary(two)
+        if first is None or then is None:
+            return False
+        same = first is then and first.services[one].start < then.services[two].start
+        return same or one in then.services[two].after
+
+
+class PinsLast(Constraint):
+    """What only old code needs is removed when no old code of the project runs any more."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        done = {(s.host, unit) for s in paper.of('upgrade_service')
+                for unit in s.params.get('units', ())}
+        left = {s.project for s in paper.inventory.services
+                if paper.behind(s) and (s.host, s.binary) not in done}
+        for step in paper.of('restart_service', 'online_migrations', 'db_contract'):
+            if not step.ponr:
+                continue
+            if step.project in left:
+                yield f'{said(step)} though {step.project} stays behind somewhere'
+            for (project, _), switches in paper.switches.items():
+                late = [s for s in switches if project == step.project
+                        and not paper.before(s.ord, step.ord)]
+                if late:
+                    yield f'{said(step)} does not wait for {said(late[0])}'
+
+
+#: checked first; the others need a plan that can be laid out
+FORM: tuple[Constraint, ...] = (Known(), Acyclic())
+ORDER: tuple[Constraint, ...] = (
+    Selected(), AtTarget(), StagesMeet(), PersonAsked(), NewCodeFirst(), DatabaseFirst(),
+    ProjectsInOrder(), OneControlHost(), ControlBeforeData(), HostSequence(), NoHoldAndWait(),
+    AgentsInOrder(), PinsLast(),
+)

@@ -1,0 +1,42 @@
+"""What one upgrade asks of the planner."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from upgrade_service import model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """An operator's request, its policy merged with the defaults."""
+
+    from_release: str  #: id: '2026.1'
+    to_release: str  #: id: '2026.2', one hop away
+    policy: Mapping[str, Any]  #: as projects.policy.merge_policy returns it
+    upgrade_id: str = ''
+    strategy: str = 'source'  #: name of the strategy that carries out host steps
+    selection: model.Selection = dataclasses.field(default_factory=model.Selection)
+
+    def selects(self, host: model.Host | None) -> bool:
+        """Tell whether the upgrade may touch a host; each criterion narrows the others."""
+        if host is None:
+            return False
+        wanted = self.selection
+        by_name = wanted.hosts is None or host.name in wanted.hosts
+        return by_name and (wanted.azs is None or host.az in wanted.azs)
+
+    def selects_project(self, project: str) -> bool:
+        """Tell whether the upgrade may touch a project."""
+        wanted = self.selection.projects
+        return project not in self.policy['skip_projects'] and (
+            wanted is None or project in wanted)
+
+
+def share(amount: int | str | None, of: int) -> int:
+    """Turn an amount of a policy ('5%' or 3) into a number of hosts, at least one."""
+    if amount is None:
+        return max(1, of)
+    if isinstance(amount, str):
+        return max(1, of * int(amount.rstrip('%')) // 100)
+    return max(1, amount)

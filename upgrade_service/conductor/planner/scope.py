@@ -1,0 +1,172 @@
+"""What has to change: the services behind the target release, inside the selection."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+from upgrade_service import exception, model
+from upgrade_service.conductor.planner import order
+from upgrade_service.conductor.planner import request as requests
+from upgrade_service.projects import loader
+from upgrade_service.projects import releases as releases_data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Change:
+    """The services of one project and plane on one host that are behind."""
+
+    project: str
+    host: str
+    plane: str  #: 'control' or 'data'
+    binaries: tuple[str, ...]
+    from_version: str | None  #: None: nobody knows, which is a problem of its own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Everything that the stages are made from."""
+
+    inventory: model.Inventory
+    request: requests.Request
+    projects: loader.Projects
+    releases: releases_data.Releases
+    strategy: Any  #: the planning half of a strategy: steps(), kinds
+    order: tuple[str, ...]  #: projects that change, in their order
+    versions: Mapping[str, str]  #: project -> target version
+    changes: tuple[Change, ...]
+
+    @functools.cached_property
+    def hosts(self) -> list[str]:
+        """Hosts that are changed, by name."""
+        return sorted({change.host for change in self.changes})
+
+    @functools.cached_property
+    def compute_hosts(self) -> list[str]:
+        """Hosts with nova-compute whose data plane is changed: they are drained."""
+        compute = {s.host for s in self.inventory.services if s.binary == 'nova-compute'}
+        return sorted(compute & {c.host for c in self.changes if c.plane == 'data'})
+
+    @functools.cached_property
+    def data_hosts(self) -> list[str]:
+        """Hosts whose data plane is changed and that run no instances."""
+        data = {c.host for c in self.changes if c.plane == 'data'}
+        return sorted(data - set(self.compute_hosts))
+
+    @functools.cached_property
+    def upgraded(self) -> frozenset[str]:
+        """Hosts whose nova-compute is at the target already."""
+        return frozenset(
+            s.host for s in self.inventory.services if s.binary == 'nova-compute'
+            and not is_behind(s, self.releases, self.request.to_release))
+
+    @functools.cached_property
+    def memory(self) -> Mapping[str, int]:
+        """Server id -> MB."""
+        return {server.id: server.ram_mb for server in self.inventory.servers}
+
+    @functools.cached_property
+    def _by_host(self) -> Mapping[tuple[str, str], list[Change]]:
+        found: dict[tuple[str, str], list[Change]] = {}
+        for change in self.changes:
+            found.setdefault((change.host, change.plane), []).append(change)
+        return found
+
+    @functools.cached_property
+    def _services(self) -> Mapping[str, list[model.Service]]:
+        found: dict[str, list[model.Service]] = {}
+        for service in self.inventory.services:
+            found.setdefault(service.host, []).append(service)
+        return found
+
+    def services(self, change: Change) -> list[model.Service]:
+        """Return the services that a change is about."""
+        return [s for s in self._services[change.host] if s.binary in change.binaries]
+
+    def of_host(self, host: str, plane: str) -> list[Change]:
+        """Return the changes of a host, in the order of projects."""
+        return sorted(self._by_host.get((host, plane), ()),
+                      key=lambda c: self.order.index(c.project))
+
+    def control(self, project: str) -> list[Change]:
+        """Return the changes of a project's control hosts, by host name."""
+        return [c for c in self.changes if (c.project, c.plane) == (project, 'control')]
+
+    def first_control(self, project: str) -> Change | None:
+        """Return the change whose host runs the project's database commands."""
+        def reachable(change: Change) -> bool:
+            return self.inventory.hosts[change.host].agent_state == 'up'
+
+        changes = self.control(project)
+        return next(filter(reachable, changes), changes[0] if changes else None)
+
+    @functools.cached_property
+    def behind(self) -> Mapping[str, list[model.Service]]:
+        """Services of each project that stay behind because they are outside the scope."""
+        changed = {(c.host, b) for c in self.changes for b in c.binaries}
+        left: dict[str, list[model.Service]] = {}
+        for service in self.inventory.services:
+            if (service.host, service.binary) not in changed and service.project in self.versions \
+                    and is_behind(service, self.releases, self.request.to_release):
+                left.setdefault(service.project, []).append(service)
+        return left
+
+
+def is_behind(service: model.Service, releases: releases_data.Releases, target: str) -> bool:
+    """Tell whether a service has to change; one of unknown release has to."""
+    release, wanted = releases.get(service.release or ''), releases.get(target)
+    return release is None or wanted is None or release < wanted
+
+
+def make_scope(inventory: model.Inventory, request: requests.Request,
+               projects: loader.Projects, releases: releases_data.Releases,
+               strategies: Mapping[str, Any]) -> Scope:
+    """Find out what has to change.
+
+    :raises PlanImpossible: nothing is selected, nothing is behind, or nobody can do it.
+    """
+    if request.strategy not in strategies:
+        raise exception.PlanImpossible(reason=f'there is no strategy {request.strategy}')
+    changes = _changes(inventory, request, projects, releases)
+    if not changes:
+        raise exception.PlanImpossible(
+            reason=f'nothing that is selected is behind {request.to_release}')
+    names = {change.project for change in changes}
+    return Scope(
+        inventory=inventory,
+        request=request,
+        projects=projects,
+        releases=releases,
+        strategy=strategies[request.strategy],
+        order=tuple(order.project_order(names, projects)),
+        versions={name: releases.latest(name, request.to_release) or '' for name in names},
+        changes=tuple(changes),
+    )
+
+
+def _changes(inventory: model.Inventory, request: requests.Request, projects: loader.Projects,
+             releases: releases_data.Releases) -> list[Change]:
+    groups: dict[tuple[str, str, str], list[model.Service]] = {}
+    for service in inventory.services:
+        if service.project in projects and _selected(service, inventory, request) \
+                and is_behind(service, releases, request.to_release):
+            plane = projects.get(service.project).plane(service.binary)
+            groups.setdefault((service.project, service.host, plane), []).append(service)
+    return [_change(key, groups[key]) for key in sorted(groups)]
+
+
+def _selected(service: model.Service, inventory: model.Inventory,
+              request: requests.Request) -> bool:
+    return (request.selects_project(service.project)
+            and request.selects(inventory.hosts.get(service.host)))
+
+
+def _change(key: tuple[str, str, str], services: Sequence[model.Service]) -> Change:
+    project, host, plane = key
+    return Change(
+        project=project,
+        host=host,
+        plane=plane,
+        binaries=tuple(sorted(s.binary for s in services)),
+        from_version=next((s.version for s in services if s.version), None),
+    )

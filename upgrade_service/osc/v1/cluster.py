@@ -1,0 +1,254 @@
+"""Commands on clusters and what discovery found in them."""
+
+import argparse
+from collections.abc import Sequence
+import sys
+import time
+from typing import Any
+
+from osc_lib import exceptions
+from osc_lib.cli import parseractions
+
+from upgrade_service.osc import columns
+from upgrade_service.osc import progress
+from upgrade_service.osc import resources
+from upgrade_service.osc import watch
+from upgrade_service.osc.v1 import base
+
+Row = dict[str, Any]
+
+CLUSTER_FIELDS = ('id', 'name', 'cloud', 'inventories', 'properties', 'discovered_at',
+                  'discover_error', 'created_at')
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a cluster."""
+    parser.add_argument('cluster', metavar='<cluster>', help='Name or ID of the cluster')
+
+
+class CreateCluster(base.Show):
+    """Put a cloud under care.
+
+    Example: openstack upgrade cluster create prod --cloud prod
+    Then:    openstack upgrade cluster discover prod --wait
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add name, cloud, inventories, properties."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('name', metavar='<name>', help='Name of the new cluster')
+        parser.add_argument('--cloud', metavar='<entry>',
+                            help="Entry of the conductor's clouds.yaml (default: the name)")
+        parser.add_argument('--inventory', metavar='<plugin>', action='append',
+                            help='Where its inventory comes from, may be repeated '
+                                 '(default: openstack)')
+        parser.add_argument('--property', metavar='<key=value>', dest='properties',
+                            action=parseractions.KeyValueAction,
+                            help='A note of your own, may be repeated')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Create it."""
+        body = {'name': parsed_args.name, 'cloud': parsed_args.cloud or parsed_args.name,
+                'inventories': parsed_args.inventory, 'properties': parsed_args.properties}
+        made = self.api.ask('/clusters', {k: v for k, v in body.items() if v is not None})
+        return columns.card(made, CLUSTER_FIELDS)
+
+
+class ListCluster(base.List):
+    """List the clouds under care."""
+
+    fields = ('id', 'name', 'cloud', 'discovered_at')
+    long_fields = ('inventories', 'properties', 'discover_error', 'created_at')
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the clusters."""
+        return list(self.api.rows(resources.Cluster, limit=args.limit, marker=args.marker))
+
+
+class ShowCluster(base.Show):
+    """Show a cloud under care."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Show it."""
+        return columns.card(self.api.row(resources.Cluster, parsed_args.cluster),
+                            CLUSTER_FIELDS)
+
+
+class DiscoverCluster(base.Show):
+    """Look at a cloud anew: hosts, services, versions, problems.
+
+    Example: openstack upgrade cluster discover prod --wait
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add cluster and --wait."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        parser.add_argument('--wait', action='store_true',
+                            help='Wait for the end; exit status 1 if it fails')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Ask for a discovery."""
+        ref = parsed_args.cluster
+        asked = self.api.ask(f'/clusters/{ref}/discover')
+        cluster = self.api.row(resources.Cluster, ref)
+        if parsed_args.wait:
+            wanted = asked.get('discover_wanted') or cluster.get('discover_wanted') or 0
+            cluster = self._wait(ref, cluster, int(wanted))
+        return columns.card(cluster, CLUSTER_FIELDS)
+
+    def _wait(self, ref: str, cluster: Row, wanted: int) -> Row:
+        watcher = watch.Watcher(self.api, ref, watch.Plain(sys.stderr))
+        while (cluster.get('discover_done') or 0) < wanted:
+            time.sleep(watch.POLL)
+            cluster = watcher.patient(lambda: self.api.row(resources.Cluster, ref))
+        if cluster.get('discover_error'):
+            self.status = watch.FAILED
+            self.say(f'Discovery of {ref} failed: {cluster["discover_error"]}')
+        return cluster
+
+
+class ShowSummary(base.List):
+    """Show what runs in a cloud: project by release, up and down, and the problems found.
+
+    Problems are told on stderr; `openstack upgrade problem list` has them as a list.
+    """
+
+    fields = ('project', 'release', 'total', 'up', 'down', 'hosts')
+    paged = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the counts; tell the problems."""
+        rows = self.api.document(f'/clusters/{args.cluster}/summary').get('summary') or []
+        return [{'down': r['total'] - r['up'], **r} for r in rows]
+
+    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
+                       data: Any) -> int:
+        """Put the problems under the counts."""
+        code: int = super().produce_output(parsed_args, column_names, data)
+        problems = self.api.problems(cluster=parsed_args.cluster)
+        self.app.stdout.flush()
+        self.say(f'{len(problems)} problems' + (':' if problems else ''))
+        for line in progress.problem_lines(problems):
+            self.say(line)
+        return code
+
+
+class ListHost(base.List):
+    """List the hosts of a cloud."""
+
+    fields = ('name', 'roles', 'az', 'release', 'agent_state', 'services_up', 'services_total',
+              'instances')
+    long_fields = ('release_mixed', 'volumes', 'routers')
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the hosts."""
+        return list(self.api.rows(resources.Host, cluster_ref=args.cluster, limit=args.limit,
+                                  marker=args.marker))
+
+
+class ShowHost(base.Show):
+    """Show a host of a cloud."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add cluster and host."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        parser.add_argument('host', metavar='<host>', help='Name of the host')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Show it."""
+        host = self.api.row(resources.Host, parsed_args.host,
+                            cluster_ref=parsed_args.cluster)
+        return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent_id',
+                                   'facts_at'))
+
+
+class ListService(base.List):
+    """List the services of a cloud.
+
+    Example: openstack upgrade service list prod --project nova
+    """
+
+    fields = ('project', 'binary', 'host', 'az', 'state', 'status', 'version', 'release')
+    long_fields = ('forced_down', 'disabled_reason', 'how', 'unit', 'source')
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add cluster and filters."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        for field in ('host', 'project', 'binary'):
+            parser.add_argument(f'--{field}', metavar=f'<{field}>',
+                                help=f'Only those of this {field}')
+        return parser
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the services."""
+        return list(self.api.rows(
+            resources.Service, cluster_ref=args.cluster, host=args.host, project=args.project,
+            binary=args.binary, limit=args.limit, marker=args.marker))
+
+
+class ListPath(base.List):
+    """List the releases a cloud can go to from where it is."""
+
+    fields = ('to', 'hops', 'slurp', 'projects')
+    paged = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the paths."""
+        return list(self.api.rows(resources.Path, cluster_ref=args.cluster))
+
+
+class ListProblem(base.List):
+    """List the problems that discovery found, or those of an upgrade's plan.
+
+    Example: openstack upgrade problem list prod
+             openstack upgrade problem list --upgrade first
+    """
+
+    fields = ('severity', 'code', 'host', 'service', 'message', 'hint')
+    long_fields = ('acceptable',)
+    paged = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add cluster or upgrade."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('cluster', metavar='<cluster>', nargs='?',
+                            help='Name or ID of the cluster')
+        parser.add_argument('--upgrade', metavar='<upgrade>',
+                            help="Name or ID of an upgrade, for its plan's problems")
+        return parser
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the problems, the blocking ones first."""
+        if bool(args.cluster) == bool(args.upgrade):
+            raise exceptions.CommandError('name either a cluster or, with --upgrade, an upgrade')
+        return self.api.problems(cluster=args.cluster, upgrade=args.upgrade)

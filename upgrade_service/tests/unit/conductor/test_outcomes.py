@@ -1,0 +1,78 @@
+"""What engines say, at the right and at the wrong moment."""
+
+from upgrade_service.conductor import outcomes
+from upgrade_service.tests import base
+from upgrade_service.tests.unit.conductor import test_ready
+
+
+def item(what, attempt=1, **more):
+    return {'upgrade': 'u', 'step': '0', 'attempt': attempt, 'what': what, 'agent': 'x', **more}
+
+
+def outcome(result='succeeded', attempt=1, **said):
+    return item('outcome', attempt, outcome={'result': result, **said})
+
+
+class TestTake(base.TestCase):
+    def _take(self, *items, kind='prefetch', state='dispatched', attempt=1):
+        self.board = test_ready.board((kind, 'a', [], {'state': state, 'attempt': attempt}))
+        taken = outcomes.take(self.board, items, 7)
+        self.acks = taken.acks
+        return taken, [(m.old, m.new, m.event) for m in taken.moves.values()]
+
+    def test_the_same_outcome_twice_counts_once_and_is_answered_twice(self):
+        _, moves = self._take(outcome(), outcome())
+        self.assertEqual([('dispatched', 'succeeded', 'succeeded')], moves)
+        self.assertEqual([('x', ('0', 1))] * 2, self.acks)
+
+    def test_accepted_and_outcome_of_one_turn_become_one_move(self):
+        _, moves = self._take(item('accepted'), outcome('failed', error='no disk'))
+        self.assertEqual([('dispatched', 'failed', 'failed')], moves)
+        self.assertEqual('no disk', self.board.nodes['0'].error)
+
+    def test_accepted_after_the_outcome_changes_nothing(self):
+        _, moves = self._take(outcome(), item('accepted'))
+        self.assertEqual([('dispatched', 'succeeded', 'succeeded')], moves)
+
+    def test_an_older_attempt_is_late(self):
+        taken, moves = self._take(outcome(attempt=1), attempt=2)
+        self.assertEqual([], moves)
+        self.assertEqual(1, len(taken.late))
+        self.assertEqual([('x', ('0', 1))], self.acks)
+
+    def test_a_newer_attempt_than_the_database_knows_blocks(self):
+        taken, moves = self._take(outcome(attempt=3), attempt=2)
+        self.assertEqual('state_loss', taken.blocked[0])
+        self.assertEqual(([], []), (moves, self.acks))
+
+    def test_interrupted_is_failed_if_harmless_else_unknown(self):
+        _, moves = self._take(item('interrupted', boot_changed=True), state='running')
+        self.assertEqual([('running', 'failed', 'interrupted')], moves)
+
+    def test_a_refusal_that_passes_leaves_the_order_out(self):
+        for reason in outcomes.PASSING:
+            self.assertEqual([], self._take(item('refused', reason=reason))[1])
+
+    def test_a_refusal_for_good_fails_the_step_for_good(self):
+        _, moves = self._take(item('refused', reason='not_allowed'))
+        self.assertEqual([('dispatched', 'failed', 'refused')], moves)
+        self.assertTrue(self.board.nodes['0'].final)
+
+    def test_an_engine_that_knows_a_higher_epoch_blocks(self):
+        taken, _ = self._take(item('refused', reason='epoch_regressed', current={'epoch': 9}))
+        self.assertEqual('state_loss', taken.blocked[0])
+
+    def test_revoked_gives_the_step_back(self):
+        self.assertEqual([('dispatched', 'pending', 'revoked')], self._take(item('revoked'))[1])
+        self.assertEqual([], self._take(item('revoked'), state='running')[1])
+
+    def test_nonsense_is_not_believed(self):
+        _, moves = self._take(outcome('fine'), state='running')
+        self.assertEqual([('running', 'unknown', 'unknown')], moves)
+
+    def test_drift_blocks_the_upgrade(self):
+        taken, _ = self._take(
+            outcome('failed', error='a host is gone', data={'blocked_reason': 'drift'}),
+            kind='check_cloud', state='running',
+        )  # fmt: skip
+        self.assertEqual(('drift', 'a host is gone'), taken.blocked)

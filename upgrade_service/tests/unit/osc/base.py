@@ -1,0 +1,61 @@
+"""Runs `openstack upgrade …` in this process, with stdout and stderr apart."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import shlex
+from typing import Any
+
+import fixtures
+from openstackclient import shell
+from oslotest import base
+
+from upgrade_service.osc import watch
+from upgrade_service.tests.unit.osc import fake_api
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Parse stdout, all of it."""
+        return json.loads(self.out)
+
+
+class ShellTestCase(base.BaseTestCase):
+    """A shell, and an API to talk to."""
+
+    def setUp(self) -> None:
+        """Start the API; do not wait between two looks at it."""
+        super().setUp()
+        self.api = fake_api.FakeApi()
+        self.server = fake_api.Server(self.api)
+        self.addCleanup(self.server.close)
+        for name, value in (('OS_AUTH_TYPE', 'none'), ('OS_ENDPOINT', self.server.url),
+                            ('OS_CLOUD', None), ('COLUMNS', '200')):
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
+        self.useFixture(fixtures.MonkeyPatch('upgrade_service.osc.watch.POLL', 0.01))
+        self.assertGreaterEqual(watch.IDLE_LOOKS, 2)
+
+    def openstack(self, line: str, err: io.StringIO | None = None) -> Ran:
+        """Run `openstack <line>`."""
+        out, err = io.StringIO(), err or io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                app = shell.OpenStackShell()
+                app.stdout, app.stderr = out, err
+                status = app.run(shlex.split(line))
+            except SystemExit as e:
+                status = e.code if isinstance(e.code, int) else 1
+        return Ran(int(status or 0), out.getvalue(), err.getvalue())
+
+    def posted(self, end: str) -> list[Any]:
+        """Return the bodies of POSTs to paths with this end."""
+        return [body for method, path, body in self.api.requests
+                if method == 'POST' and path.endswith(end)]
