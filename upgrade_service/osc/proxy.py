@@ -60,18 +60,18 @@ class Proxy(proxy.Proxy):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def rows(self, kind: type[resources._Resource], *, path: str | None = None,
+    def rows(self, of: type[resources._Resource], /, *, path: str | None = None,
              limit: int | None = None, **query: Any) -> Iterator[Row]:
         """Yield a collection as dicts; `limit` rows at most, else all pages."""
         asked = {k: v for k, v in query.items() if v is not None}
         if limit is not None:
             asked['limit'] = limit
-        for found in self._list(kind, base_path=path, paginated=limit is None, **asked):
+        for found in self._list(of, base_path=path, paginated=limit is None, **asked):
             yield plain(found)
 
-    def row(self, kind: type[resources._Resource], ref: str, **uri: Any) -> Row:
+    def row(self, of: type[resources._Resource], ref: str, /, **uri: Any) -> Row:
         """Return one resource as a dict."""
-        return plain(self._get(kind, ref, **uri))
+        return plain(self._get(of, ref, **uri))
 
     def document(self, path: str) -> Row:
         """Return a document that is no resource, such as a plan."""
@@ -174,7 +174,7 @@ def refusal(response: requests.Response) -> Refused:
     kind = Away if status in PASSING else Refused
     try:
         said = response.json()['errors']
-        text = '; '.join(f'{one_line(e["detail"])} ({e["code"]})' for e in said)
+        text = '; '.join(f'{one_line(e["detail"]).rstrip(".")} ({e["code"]})' for e in said)
         code = str(said[0]['code'])
     except (json.JSONDecodeError, requests.JSONDecodeError, KeyError, TypeError, IndexError):
         text, code = f'{response.url} answered {status} {response.reason or ""}'.rstrip(), ''
