@@ -285,7 +285,7 @@ class Shim:
                 return 'done'
             if meaning == 'failed':
                 raise Failed(f'{op["title"]}: {_ending(status)}', status)
-            return meaning
+            return str(meaning)
         raise Failed(f'{op["title"]}: not finished in {op["timeout"]} s or {op["limit"]} turns')
 
     def _run(self, op: Op, until: float) -> int:

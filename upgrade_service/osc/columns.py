@@ -34,8 +34,9 @@ class Pairs(FormattableColumn[Any]):
     """A small mapping; inner mappings are flattened away from the reader's eyes."""
 
     def human_readable(self) -> str:
-        """Write `key value` pairs."""
-        return ', '.join(f'{k} {_inner(v)}' for k, v in (self._value or {}).items())
+        """Write `key value` pairs; a key without a value says nothing."""
+        return ', '.join(f'{k} {_inner(v)}' for k, v in (self._value or {}).items()
+                         if v is not None)
 
 
 class Seconds(FormattableColumn[Any]):
@@ -87,7 +88,7 @@ FORMATS: dict[str, type[FormattableColumn[Any]]] = {
     **dict.fromkeys(('roles', 'inventories', 'parents', 'reasons', 'points_of_no_return',
                      'release'), Words),
     **dict.fromkeys(('properties', 'progress', 'hosts', 'selection', 'projects', 'detail',
-                     'policy'), Pairs),
+                     'params', 'policy'), Pairs),
     **dict.fromkeys(('eta_seconds', 'seconds', 'estimate'), Seconds),
 }
 #: what a format takes; a value of another type is shown as it is

@@ -14,6 +14,9 @@ LOUD_STATES = frozenset({'failed', 'unknown', 'skipped'})
 #: events of an upgrade that are told even if its state stays the same
 TOLD = {
     'created': 'asked for',
+    'plan_failed': 'cannot be planned',
+    'gate_reached': 'waits at a gate',
+    'releasing': 'puts hosts back into service',
     'planned': 'planned',
     'start': 'started',
     'pause': 'pause asked for',

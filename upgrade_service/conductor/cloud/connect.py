@@ -9,19 +9,19 @@ openstacksdk does not promise that a Connection may be used by several threads, 
 thread has its own on the shared session.
 """
 
-import threading
 from collections.abc import Callable, Mapping
+import threading
 from typing import Any, NoReturn
 from urllib import parse
 
-import openstack
-import requests
 from keystoneauth1 import exceptions as ksa_exceptions
 from keystoneauth1 import session as ksa_session
+import openstack
 from openstack import config as sdk_config
 from openstack import exceptions as sdk_exceptions
 from openstack.config import cloud_region
 from oslo_config import cfg
+import requests
 
 from upgrade_service import exception
 

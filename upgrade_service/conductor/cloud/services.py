@@ -4,8 +4,8 @@ What somebody else has disabled stays disabled: only a disabled_reason that carr
 id of this upgrade gives the right to enable.
 """
 
-import time
 from collections.abc import Mapping
+import time
 from typing import Any
 from urllib import parse
 

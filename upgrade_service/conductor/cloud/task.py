@@ -6,9 +6,9 @@ outlast the call. So a new owner finds every intent and reads the cloud to see w
 them came true.
 """
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import openstack

@@ -4,12 +4,12 @@ One request for each page of each list, none for each host.
 """
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Mapping
+import dataclasses
 from typing import Any
 
-import openstack as sdk
 from keystoneauth1 import exceptions as ksa_exceptions
+import openstack as sdk
 from openstack import exceptions as sdk_exceptions
 from oslo_config import cfg
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from osc_lib import exceptions
+from osc_lib.command import command
 
 from upgrade_service.osc import columns
 from upgrade_service.osc import resources
@@ -13,13 +14,13 @@ from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
 
-AGENT_FIELDS = ('id', 'host', 'state', 'version', 'seen_at', 'facts_at', 'created_at')
+AGENT_FIELDS = ('id', 'host', 'state', 'up', 'version', 'seen_at', 'facts_at', 'created_at')
 
 
 class ListAgent(base.List):
     """List the engines that are known."""
 
-    fields = ('id', 'host', 'state', 'version', 'seen_at')
+    fields = ('id', 'host', 'state', 'up', 'version', 'seen_at')
     long_fields = ('facts_at', 'created_at')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -113,6 +114,20 @@ class RevokeAgent(_AgentVerb):
     """Trust an engine no more: nothing it says is believed from now on."""
 
     verb = 'revoke'
+
+
+class DeleteAgent(base.ApiMixin, command.Command):
+    """Forget an engine that was revoked."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the agent."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('agent', metavar='<agent>', help='ID or host of the agent')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Delete it."""
+        self.api.remove(f'/agents/{parsed_args.agent}')
 
 
 class ListStrategy(base.List):

@@ -8,9 +8,11 @@ from typing import Any
 
 from osc_lib import exceptions
 from osc_lib.cli import parseractions
+from osc_lib.command import command
 
 from upgrade_service.osc import columns
 from upgrade_service.osc import progress
+from upgrade_service.osc import proxy
 from upgrade_service.osc import resources
 from upgrade_service.osc import watch
 from upgrade_service.osc.v1 import base
@@ -81,6 +83,20 @@ class ShowCluster(base.Show):
                             CLUSTER_FIELDS)
 
 
+class DeleteCluster(base.ApiMixin, command.Command):
+    """Take a cloud out of care; it must have no upgrades left."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Delete it."""
+        self.api.remove(f'/clusters/{parsed_args.cluster}')
+
+
 class DiscoverCluster(base.Show):
     """Look at a cloud anew: hosts, services, versions, problems.
 
@@ -132,15 +148,15 @@ class ShowSummary(base.List):
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
-        """Return the counts; tell the problems."""
-        rows = self.api.document(f'/clusters/{args.cluster}/summary').get('summary') or []
-        return [{'down': r['total'] - r['up'], **r} for r in rows]
+        """Return the counts."""
+        self.summary = self.api.document(f'/clusters/{args.cluster}/summary')
+        return [{'down': r['total'] - r['up'], **r} for r in self.summary['services']]
 
     def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
                        data: Any) -> int:
         """Put the problems under the counts."""
         code: int = super().produce_output(parsed_args, column_names, data)
-        problems = self.api.problems(cluster=parsed_args.cluster)
+        problems = proxy.by_severity(self.summary['problems'])
         self.app.stdout.flush()
         self.say(f'{len(problems)} problems' + (':' if problems else ''))
         for line in progress.problem_lines(problems):
@@ -181,7 +197,7 @@ class ShowHost(base.Show):
         """Show it."""
         host = self.api.row(resources.Host, parsed_args.host,
                             cluster_ref=parsed_args.cluster)
-        return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent_id',
+        return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent',
                                    'facts_at'))
 
 

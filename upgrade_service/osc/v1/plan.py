@@ -17,7 +17,8 @@ from upgrade_service.osc.v1 import upgrade as upgrades
 
 Row = dict[str, Any]
 
-STEP_FIELDS = ('ord', 'id', 'stage', 'kind', 'host', 'project', 'service', 'strategy', 'state',
+STEP_FIELDS = ('ord', 'id', 'stage', 'kind', 'title', 'host', 'project', 'service', 'strategy',
+               'params', 'state',
                'attempt', 'parents', 'reversible', 'idempotent', 'ponr', 'estimate',
                'started_at', 'finished_at', 'seconds', 'progress', 'error')
 
@@ -137,7 +138,7 @@ class ShowStepLog(base.ApiMixin, command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add upgrade, step, attempt."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser = super().get_parser(prog_name)
         add_step(parser)
         parser.add_argument('--attempt', metavar='<n>', type=int, help='Of this attempt')
         return parser

@@ -292,13 +292,13 @@ class DeleteUpgrade(base.ApiMixin, command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the upgrade."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser = super().get_parser(prog_name)
         add_upgrade(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Delete it."""
-        self.api.remove(parsed_args.upgrade)
+        self.api.remove(f'/upgrades/{parsed_args.upgrade}')
 
 
 class ListEvent(base.List):

@@ -113,8 +113,9 @@ class FakeApi:
                 200, {'clusters': list(self.clusters.values())})),
             ('GET', '/v1/clusters/([^/]+)', self.get_cluster),
             ('POST', '/v1/clusters/([^/]+)/discover', self.discover),
-            ('GET', '/v1/clusters/[^/]+/summary', lambda q, b: (200, {'summary': [
-                {'project': 'nova', 'release': '2026.1', 'total': 4, 'up': 3, 'hosts': 2}]})),
+            ('GET', '/v1/clusters/[^/]+/summary', lambda q, b: (200, {
+                'cluster': 'prod', 'discovered_at': None, 'problems': self.problems, 'services': [
+                    {'project': 'nova', 'release': '2026.1', 'total': 4, 'up': 3, 'hosts': 2}]})),
             ('GET', '/v1/clusters/[^/]+/hosts', self.get_hosts),
             ('POST', '/v1/agents', lambda q, b: (201, {
                 'host': b['host'], 'expires_at': 1760000000000,
@@ -125,7 +126,7 @@ class FakeApi:
         """Play the next chapter and tell the events."""
         assert self.upgrade is not None
         chapters = self.planning if self.upgrade['state'] == 'planning' else self.story
-        if chapters and self.upgrade['state'] not in ('draft',):
+        if chapters and self.upgrade['state'] not in ('draft', 'paused'):
             chapters.pop(0)(self)
         after = int(query.get('after', 0))
         return 200, {'events': [e for e in self.events if e['seq'] > after]}

@@ -118,7 +118,7 @@ class ErrorTestCase(base.ShellTestCase):
                          (ran.status, ran.err))
 
     def test_no_api_at_all(self) -> None:
-        self.useFixture(fixtures.EnvironmentVariable('OS_ENDPOINT', 'http://127.0.0.1:9'))
+        self.endpoint = 'http://127.0.0.1:9'
         ran = self.openstack('upgrade list')
         self.assertEqual(1, ran.status)
         self.assertEqual(1, len(ran.err.splitlines()), ran.err)
