@@ -27,6 +27,11 @@ TOLD = {
 COUNTED = ('done', 'running', 'failed')
 
 
+def one_line(text: object) -> str:
+    """Return a text without line breaks, and no longer than a few lines of a terminal."""
+    return ' '.join(str(text).split())[:300]
+
+
 def step_label(step: Row | None) -> str:
     """Name a step for people: where, what, of which service."""
     if not step:
@@ -59,8 +64,8 @@ def _step_event(event: Row, step: Row | None, began: int | None) -> str | None:
     at = event.get('at')
     if began is not None and isinstance(at, int):
         took = f' ({columns.duration((at - began) / 1000)})'
-    error = detail.get('error')
-    return f'{step_label(step)}: {after}{took}' + (f': {error}' if error else '')
+    error = (step or {}).get('error') if after in LOUD_STATES else None
+    return f'{step_label(step)}: {after}{took}' + (f': {one_line(error)}' if error else '')
 
 
 def _upgrade_event(event: Row) -> str | None:
@@ -72,7 +77,7 @@ def _upgrade_event(event: Row) -> str | None:
     said = TOLD.get(kind, after)
     if kind == 'planned':
         said = f'{said}: {detail.get("steps")} steps, {detail.get("problems", 0)} problems'
-    reason = detail.get('reason') or detail.get('blocked_reason') or detail.get('gate')
+    reason = next((detail[k] for k in ('why', 'reason', 'gate') if detail.get(k)), None)
     return f'upgrade {said}' + (f' ({reason})' if reason else '')
 
 
@@ -155,7 +160,7 @@ def stuck_lines(ref: str, steps: Sequence[Row]) -> list[str]:
     """Tell each failed or unknown step and what may be done about it."""
     lines = []
     for step in steps:
-        error = f': {" ".join(str(step["error"]).split())}' if step.get('error') else ''
+        error = f': {one_line(step["error"])}' if step.get('error') else ''
         lines.append(f'step {step.get("ord")} {step_label(step)} is {step.get("state")}{error}')
     if steps:
         at = steps[0].get('ord')

@@ -96,7 +96,7 @@ def _footer(stages: Sequence[Row], put_back: int, marks: Marks) -> list[str]:
     lines = ['', f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
                  f'{marks.ponr} point of no return']
     if put_back:
-        lines.append(f'{_count(put_back, "step")} more put hosts back, should it be cancelled')
+        lines.append(f'{_count(put_back, "step")} not drawn: to put hosts back after a cancel')
     points = [s for stage in stages for s in stage['steps'] if s.get('ponr')]
     if points:
         first = points[0]

@@ -11,8 +11,10 @@ import shutil
 import time
 from typing import Any, Protocol, TextIO, TypeVar
 
+from upgrade_service import states
 from upgrade_service.osc import progress
 from upgrade_service.osc import proxy as client
+from upgrade_service.osc import resources
 
 Row = dict[str, Any]
 T = TypeVar('T')
@@ -185,9 +187,11 @@ class Watcher:
         self._name_steps(events)
         for event in events:
             self._quiet = 0
-            step = self._steps.get(event.get('step_id') or '')
-            began = self._began.get(event.get('step_id') or '')
-            line = progress.event_line(event, step, began)
+            ident = event.get('step_id') or ''
+            if (event.get('detail') or {}).get('after') in states.STEP_STUCK:
+                self._steps[ident] = self.patient(lambda i=ident: self.api.row(  # type: ignore[misc]
+                    resources.Step, i, upgrade_ref=self.ref))
+            line = progress.event_line(event, self._steps.get(ident), self._began.get(ident))
             self._remember([event])
             if line and (not self.view.live or progress.is_loud(event)):
                 self.view.say(line)

@@ -95,7 +95,7 @@ class FakeApi:
         return [
             ('GET', '/v1/upgrades/[^/]+/events', self.get_events),
             ('GET', '/v1/upgrades/[^/]+/steps', self.get_steps),
-            ('GET', '/v1/upgrades/[^/]+/steps/([0-9]+)', lambda q, b, n: (
+            ('GET', '/v1/upgrades/[^/]+/steps/(?:step-)?([0-9]+)', lambda q, b, n: (
                 200, self.steps[int(n) - 1])),
             ('GET', '/v1/upgrades/[^/]+/steps/([0-9]+)/log', lambda q, b, n: (
                 200, {'attempt': 1, 'text': f'output of {n}\n'})),
