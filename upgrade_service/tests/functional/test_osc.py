@@ -49,8 +49,10 @@ class CommandsTestCase(base.ShellTestCase):
         return api_fixtures.upgrade(self.real.ctx, self.cluster, name, api_fixtures.plan())
 
     def test_clusters(self):
-        made = self.ok('upgrade cluster create lab --cloud other --inventory openstack '
-                       '--property rack=7 -f json').json()
+        made = self.ok(
+            'upgrade cluster create lab --cloud other --inventory openstack '
+            '--property rack=7 -f json'
+        ).json()
         self.assertEqual(('other', {'rack': '7'}), (made['cloud'], made['properties']))
         rows = self.ok('upgrade cluster list --limit 5 -f json').json()
         self.assertEqual({'lab', 'prod'}, {r['Name'] for r in rows})
@@ -62,10 +64,13 @@ class CommandsTestCase(base.ShellTestCase):
 
     def test_what_discovery_found(self):
         rows = self.ok('upgrade cluster summary prod -f json').json()
-        self.assertEqual({(r['Release'], r['Total'], r['Up'], r['Down']) for r in rows},
-                         {('2026.1', 2, 2, 0), (None, 1, 0, 1)})
-        self.assertIn('warning service_down [cmp2 nova-compute]',
-                      self.ok('upgrade cluster summary prod').err)
+        self.assertEqual(
+            {(r['Release'], r['Total'], r['Up'], r['Down']) for r in rows},
+            {('2026.1', 2, 2, 0), (None, 1, 0, 1)},
+        )
+        self.assertIn(
+            'warning service_down [cmp2 nova-compute]', self.ok('upgrade cluster summary prod').err
+        )
         hosts = self.ok('upgrade host list prod --long -f json').json()
         self.assertEqual(['cmp1', 'cmp2', 'ctl1'], sorted(h['Name'] for h in hosts))
         page = self.ok('upgrade host list prod --limit 1 -f value -c Name').out.split()
@@ -73,8 +78,10 @@ class CommandsTestCase(base.ShellTestCase):
         self.assertEqual(1, len(page))
         self.assertNotEqual(page, more.out.split())
         self.assertEqual('az1', self.ok('upgrade host show prod cmp1 -f json').json()['az'])
-        rows = self.ok('upgrade service list prod --project nova --host cmp1 '
-                       '--binary nova-compute --long -f json').json()
+        rows = self.ok(
+            'upgrade service list prod --project nova --host cmp1 '
+            '--binary nova-compute --long -f json'
+        ).json()
         self.assertEqual(['2026.1'], [r['Release'] for r in rows])
         paths = self.ok('upgrade path list prod -f json').json()
         self.assertIn('2026.2', [p['To Release'] for p in paths])
@@ -94,14 +101,18 @@ class CommandsTestCase(base.ShellTestCase):
         policy = self.useFixture(fixtures.TempDir()).join('p.yaml')
         with open(policy, 'w', encoding='utf-8') as out:
             out.write('max_unavailable: 2\n')
-        made = self.ok(f'upgrade create prod --to 2026.2 --name some --strategy noop --hosts cmp1 '
-                       f'--projects nova --type service --policy {policy} --approve-ponr '
-                       f'-f json').json()
-        self.assertEqual((['cmp1'], ['nova']),
-                         (made['selection']['hosts'], made['selection']['projects']))
+        made = self.ok(
+            f'upgrade create prod --to 2026.2 --name some --strategy noop --hosts cmp1 '
+            f'--projects nova --type service --policy {policy} --approve-ponr '
+            f'-f json'
+        ).json()
+        self.assertEqual(
+            (['cmp1'], ['nova']), (made['selection']['hosts'], made['selection']['projects'])
+        )
         stored = db.upgrade_get(self.real.ctx, made['id'])
-        self.assertEqual((2, ['finish']), (stored['policy']['max_unavailable'],
-                                           stored['approvals']))
+        self.assertEqual(
+            (2, ['finish']), (stored['policy']['max_unavailable'], stored['approvals'])
+        )
 
     def test_plan_and_steps(self):
         self.upgrade()
@@ -109,8 +120,10 @@ class CommandsTestCase(base.ShellTestCase):
         plan = self.ok('upgrade plan show first -f json').json()
         self.assertEqual([3], plan['points_of_no_return'])
         self.assertEqual(3, len(self.ok('upgrade plan show first -f csv').out.splitlines()) - 1)
-        rows = self.ok('upgrade step list first --state pending --host cmp1 --stage data_plane '
-                       '--kind upgrade_service --project nova --long -f json').json()
+        rows = self.ok(
+            'upgrade step list first --state pending --host cmp1 --stage data_plane '
+            '--kind upgrade_service --project nova --long -f json'
+        ).json()
         self.assertEqual([2], [r['Step'] for r in rows])
         self.assertEqual([1], self.ok('upgrade step show first 2 -f json').json()['parents'])
         self.assertIn('problems', self.ok('upgrade show first').out + 'problems')
@@ -118,8 +131,12 @@ class CommandsTestCase(base.ShellTestCase):
 
     def test_verbs(self):
         ident = self.upgrade()
-        for verb, state in (('start', 'running'), ('pause', 'stopping'), ('resume', 'running'),
-                            ('cancel', 'stopping')):
+        for verb, state in (
+            ('start', 'running'),
+            ('pause', 'stopping'),
+            ('resume', 'running'),
+            ('cancel', 'stopping'),
+        ):
             found = self.ok(f'upgrade {verb} first -f json').json()
             self.assertEqual((ident, state), (found['id'], found['state']))
         self.assertIn('(upgrade.verb.illegal)', self.ok('upgrade delete first', 1).err)

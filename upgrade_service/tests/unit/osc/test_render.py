@@ -4,8 +4,7 @@ import itertools
 import pathlib
 from typing import Any
 
-from upgrade_service.osc import progress
-from upgrade_service.osc import render
+from upgrade_service.osc import progress, render
 from upgrade_service.tests import base
 from upgrade_service.tests.unit.osc import fake_api
 
@@ -19,48 +18,89 @@ class PlanBuilder:
     def __init__(self) -> None:
         self.steps: list[Row] = []
 
-    def add(self, stage: str, kind: str, host: str | None = None, *parents: int,
-            **kw: Any) -> int:
+    def add(self, stage: str, kind: str, host: str | None = None, *parents: int, **kw: Any) -> int:
         """Append a step; return its number."""
         number = len(self.steps) + 1
         kw.setdefault('reversible', kind in ('upgrade_service', 'disable_host'))
-        self.steps.append(fake_api.step(number, kind, host, stage=stage,
-                                        parents=list(parents), **kw))
+        self.steps.append(
+            fake_api.step(number, kind, host, stage=stage, parents=list(parents), **kw)
+        )
         return number
 
     def document(self, **kw: Any) -> Row:
         """Return the plan."""
-        stages = [{'name': name, 'steps': list(found)} for name, found
-                  in itertools.groupby(self.steps, key=lambda s: s['stage'])]
-        return {'from_release': '2026.1', 'to_release': '2026.2', 'digest': 'ab' * 32,
-                'stages': stages, 'moves': {}, 'estimate_seconds': 125, **kw}
+        stages = [
+            {'name': name, 'steps': list(found)}
+            for name, found in itertools.groupby(self.steps, key=lambda s: s['stage'])
+        ]
+        return {
+            'from_release': '2026.1',
+            'to_release': '2026.2',
+            'digest': 'ab' * 32,
+            'stages': stages,
+            'moves': {},
+            'estimate_seconds': 125,
+            **kw,
+        }
 
 
 def cloud(computes: int = 12) -> Row:
     """Return the plan of a cloud with two controllers and some computes."""
     plan = PlanBuilder()
     hosts = [f'cmp{n}' for n in range(1, computes + 1)]
-    checks = [plan.add('check', 'check_host', host, project=None, estimate=1)
-              for host in ('ctl1', 'ctl2', *hosts)]
-    last = plan.add('check', 'gate', None, *checks, project=None, estimate=0,
-                    params={'gate': 'control_plane', 'person': False, 'soak_seconds': 0})
+    checks = [
+        plan.add('check', 'check_host', host, project=None, estimate=1)
+        for host in ('ctl1', 'ctl2', *hosts)
+    ]
+    last = plan.add(
+        'check',
+        'gate',
+        None,
+        *checks,
+        project=None,
+        estimate=0,
+        params={'gate': 'control_plane', 'person': False, 'soak_seconds': 0},
+    )
     last = plan.add('control_plane', 'db_expand', 'ctl1', last, project='keystone')
     for project in ('keystone', 'nova'):
         for host in ('ctl1', 'ctl2'):
-            last = plan.add('control_plane', 'upgrade_service', host, last, project=project,
-                            service=f'{project}-api', params={'version': '30.0.0'})
+            last = plan.add(
+                'control_plane',
+                'upgrade_service',
+                host,
+                last,
+                project=project,
+                service=f'{project}-api',
+                params={'version': '30.0.0'},
+            )
     tops, moves = [], {}
     for n, host in enumerate(hosts):
         target = hosts[n - 1]
         moved = {f'server-{n}-{k}': target for k in range(2)} if n < 3 else {}
         moves.update(moved)
         step = plan.add('data_plane', 'disable_host', host, last, estimate=1)
-        step = plan.add('data_plane', 'drain_host', host, step, estimate=30,
-                        params={'moves': moved})
-        tops.append(plan.add('data_plane', 'upgrade_service', host, step,
-                             service='nova-compute', params={'version': '34.0.0'}))
-    last = plan.add('data_plane', 'gate', None, *tops, project=None, estimate=0, params={
-        'gate': 'finish', 'person': True, 'soak_seconds': 600})
+        step = plan.add(
+            'data_plane', 'drain_host', host, step, estimate=30, params={'moves': moved}
+        )
+        tops.append(
+            plan.add(
+                'data_plane',
+                'upgrade_service',
+                host,
+                step,
+                service='nova-compute',
+                params={'version': '34.0.0'},
+            )
+        )
+    last = plan.add(
+        'data_plane',
+        'gate',
+        None,
+        *tops,
+        project=None,
+        estimate=0,
+        params={'gate': 'finish', 'person': True, 'soak_seconds': 600},
+    )
     plan.add('finish', 'online_migrations', 'ctl1', last, ponr=True)
     plan.add('finish', 'enable_host', hosts[0], direction='release')
     return plan.document(moves=moves)
@@ -103,8 +143,9 @@ class ParallelTestCase(base.TestCase):
 
     def parallel(self, *parents: tuple[int, ...]) -> set[int]:
         """Return the parallel ones among steps with these parents."""
-        return render.parallel([fake_api.step(n, 'x', parents=list(p))
-                                for n, p in enumerate(parents, 1)])
+        return render.parallel(
+            [fake_api.step(n, 'x', parents=list(p)) for n, p in enumerate(parents, 1)]
+        )
 
     def test_chain_has_none(self) -> None:
         self.assertEqual(set(), self.parallel((), (1,), (2,)))
@@ -124,31 +165,54 @@ class ProgressTestCase(base.TestCase):
     """The lines of `--wait`."""
 
     def test_summary(self) -> None:
-        upgrade = {'state': 'running', 'next': None, 'eta_seconds': 200,
-                   'progress': {'total': 182, 'done': 64, 'running': 3, 'failed': 0},
-                   'hosts': {'total': 15, 'done': 4, 'held': 1}}
-        self.assertEqual('running · 64/182 steps (35 %) · 3 running · hosts 4/15 done, 1 held'
-                         ' · about 3 min 20 s to go', progress.summary(upgrade))
+        upgrade = {
+            'state': 'running',
+            'next': None,
+            'eta_seconds': 200,
+            'progress': {'total': 182, 'done': 64, 'running': 3, 'failed': 0},
+            'hosts': {'total': 15, 'done': 4, 'held': 1},
+        }
+        self.assertEqual(
+            'running · 64/182 steps (35 %) · 3 running · hosts 4/15 done, 1 held'
+            ' · about 3 min 20 s to go',
+            progress.summary(upgrade),
+        )
 
     def test_status_lines_fit_the_terminal(self) -> None:
-        running = [fake_api.step(n, 'drain_host', f'cmp{n}', progress={
-            'done': 3, 'total': 5, 'text': 'server ' + 'x' * 200}) for n in range(1, 9)]
-        lines = progress.status_lines({'name': 'first', 'state': 'running'}, running,
-                                      {'step-1': 10.0}, 22.0, 80)
+        running = [
+            fake_api.step(
+                n,
+                'drain_host',
+                f'cmp{n}',
+                progress={'done': 3, 'total': 5, 'text': 'server ' + 'x' * 200},
+            )
+            for n in range(1, 9)
+        ]
+        lines = progress.status_lines(
+            {'name': 'first', 'state': 'running'}, running, {'step-1': 10.0}, 22.0, 80
+        )
         self.assertEqual('  and 2 more', lines[-1])
         self.assertIn('cmp1 drain_host nova  3/5 server xxx', lines[1])
         self.assertEqual([], [line for line in lines if len(line) >= 80])
 
     def test_events_not_worth_a_line(self) -> None:
-        for event in ({'kind': 'accepted', 'step_id': 's', 'detail': {
-                          'before': 'dispatched', 'after': 'running'}},
-                      {'kind': 'claimed', 'detail': {}},
-                      {'kind': 'x', 'detail': {'before': 'running', 'after': 'running'}}):
+        for event in (
+            {
+                'kind': 'accepted',
+                'step_id': 's',
+                'detail': {'before': 'dispatched', 'after': 'running'},
+            },
+            {'kind': 'claimed', 'detail': {}},
+            {'kind': 'x', 'detail': {'before': 'running', 'after': 'running'}},
+        ):
             self.assertIsNone(progress.event_line(event, None))
 
     def test_gates_are_told_as_stages(self) -> None:
         gate = fake_api.step(5, 'gate', stage='prepare')
-        event = {'kind': 'outcome', 'step_id': 'step-5', 'at': 1760000000000,
-                 'detail': {'before': 'running', 'after': 'succeeded'}}
-        self.assertEqual('08:53:20 stage prepare: gate passed',
-                         progress.event_line(event, gate))
+        event = {
+            'kind': 'outcome',
+            'step_id': 'step-5',
+            'at': 1760000000000,
+            'detail': {'before': 'running', 'after': 'succeeded'},
+        }
+        self.assertEqual('08:53:20 stage prepare: gate passed', progress.event_line(event, gate))
