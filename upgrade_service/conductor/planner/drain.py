@@ -68,7 +68,8 @@ def plan_drains(
         zone.offer(_outsiders(people, az, set(zones[az])), set(upgraded))
         result.order.extend(zone.plan())
         result.problems.extend(zone.problems)
-    result.order.sort(key=lambda drain: drain.depth)
+    # who waits for nobody comes first, and of those the emptiest: the canaries are taken here
+    result.order.sort(key=lambda drain: (drain.depth, len(drain.moves)))
     return result
 
 
