@@ -70,7 +70,7 @@ class AgentManager:
         :raises Untrusted: not enrolled and no bundle, or another process has the identity.
         """
         self.conf, self.host = conf, host
-        self._dir = pathlib.Path(state_dir)
+        self._dir = pathlib.Path(state_dir).absolute()
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._own = _own(self._dir / 'engine.lock')
         try:

@@ -12,8 +12,7 @@ import uuid
 
 from keystoneauth1 import exceptions as ks_exc
 from openstack import exceptions as sdk_exc
-from openstack import proxy
-from openstack import service_description
+from openstack import proxy, service_description
 from osc_lib import exceptions
 import requests
 
@@ -60,8 +59,15 @@ class Proxy(proxy.Proxy):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def rows(self, of: type[resources._Resource], /, *, path: str | None = None,
-             limit: int | None = None, **query: Any) -> Iterator[Row]:
+    def rows(
+        self,
+        of: type[resources._Resource],
+        /,
+        *,
+        path: str | None = None,
+        limit: int | None = None,
+        **query: Any,
+    ) -> Iterator[Row]:
         """Yield a collection as dicts; `limit` rows at most, else all pages."""
         asked = {k: v for k, v in query.items() if v is not None}
         if limit is not None:
@@ -99,8 +105,7 @@ class Proxy(proxy.Proxy):
 
     # -- asking for something ------------------------------------------------------------------
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None,
-            key: str | None = None) -> Row:
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Row:
         """POST; return the answer's document.
 
         The key makes a repetition harmless when the answer to the first was lost.

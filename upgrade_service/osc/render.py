@@ -5,7 +5,7 @@ in that order. Marks, explained under each tree: runs beside
 others, can be undone, is a point of no return.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -34,8 +34,9 @@ UNICODE = Marks()
 ASCII = Marks('||', '<-', '!!', '->', ', ', '+- ', '`- ', '|  ', '   ', '..')
 
 #: signs of states a step may have once the plan is carried out; pending ones have none
-STATE_WORDS = frozenset({'dispatched', 'running', 'succeeded', 'failed', 'unknown', 'skipped',
-                         'cancelled'})
+STATE_WORDS = frozenset(
+    {'dispatched', 'running', 'succeeded', 'failed', 'unknown', 'skipped', 'cancelled'}
+)
 
 
 def marks_for(encoding: str | None) -> Marks:
@@ -66,8 +67,11 @@ def tree(plan: Row, marks: Marks = UNICODE) -> str:
 def _heading(plan: Row, stages: Sequence[Row], marks: Marks) -> str:
     steps = [s for stage in stages for s in stage['steps']]
     hosts = {s['host'] for s in steps if s.get('host')}
-    parts = [f'{plan.get("from_release")} {marks.arrow} {plan.get("to_release")}',
-             _count(len(steps), 'step'), _count(len(hosts), 'host')]
+    parts = [
+        f'{plan.get("from_release")} {marks.arrow} {plan.get("to_release")}',
+        _count(len(steps), 'step'),
+        _count(len(hosts), 'host'),
+    ]
     moves = len(plan.get('moves') or ())
     if moves:
         parts.append(f'{_count(moves, "server")} to move')
@@ -93,15 +97,20 @@ def _forward(plan: Row) -> tuple[list[Row], int]:
 def _footer(stages: Sequence[Row], put_back: int, marks: Marks) -> list[str]:
     if not stages:
         return ['(no steps yet)']
-    lines = ['', f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
-                 f'{marks.ponr} point of no return']
+    lines = [
+        '',
+        f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
+        f'{marks.ponr} point of no return',
+    ]
     if put_back:
-        lines.append(f'{_count(put_back, "step")} more put hosts back, should it be cancelled')
+        lines.append(f'{_count(put_back, "step")} not drawn: to put hosts back after a cancel')
     points = [s for stage in stages for s in stage['steps'] if s.get('ponr')]
     if points:
         first = points[0]
-        lines.append(f'{_count(len(points), "point")} of no return, the first is step '
-                     f'{first.get("ord")} ({_what(first)} on {_where(first)})')
+        lines.append(
+            f'{_count(len(points), "point")} of no return, the first is step '
+            f'{first.get("ord")} ({_what(first)} on {_where(first)})'
+        )
     return lines
 
 
@@ -127,8 +136,16 @@ class Lane:
     @property
     def signature(self) -> tuple[tuple[Any, ...], ...]:
         """What makes two hosts alike."""
-        return tuple((s['kind'], s.get('project'), s.get('service'), s.get('strategy'),
-                      (s.get('params') or {}).get('version')) for s in self.steps[0])
+        return tuple(
+            (
+                s['kind'],
+                s.get('project'),
+                s.get('service'),
+                s.get('strategy'),
+                (s.get('params') or {}).get('version'),
+            )
+            for s in self.steps[0]
+        )
 
 
 def lanes(steps: Sequence[Row]) -> list[Lane]:
@@ -189,8 +206,11 @@ def parallel(steps: Sequence[Row]) -> set[int]:
         for parent in step.get('parents') or ():
             if parent in after:
                 after[parent] |= after[step['ord']] | bit[step['ord']]
-    return {s['ord'] for s in work
-            if (before[s['ord']] | after[s['ord']] | bit[s['ord']]) & real != real}
+    return {
+        s['ord']
+        for s in work
+        if (before[s['ord']] | after[s['ord']] | bit[s['ord']]) & real != real
+    }
 
 
 def _closure(steps: Sequence[Row], bit: Mapping[int, int]) -> dict[int, int]:
@@ -243,17 +263,23 @@ def _lane(lane: Lane, beside: set[int], marks: Marks) -> list[str]:
 def _hosts(names: Sequence[str], marks: Marks) -> str:
     if len(names) == 1:
         return names[0]
-    shown = ', '.join(names) if len(names) <= 4 else (
-        f'{names[0]}, {names[1]}, {marks.more} {names[-1]}')
+    shown = (
+        ', '.join(names)
+        if len(names) <= 4
+        else (f'{names[0]}, {names[1]}, {marks.more} {names[-1]}')
+    )
     return f'{len(names)} hosts, each: {shown}'
 
 
 def _step(same: Sequence[Row], beside: set[int], marks: Marks, where: str = '') -> str:
     step = same[0]
-    number = f'{step["ord"]}' if len(same) == 1 else (
-        f'{step["ord"]}{marks.more}{same[-1]["ord"]}')
+    number = (
+        f'{step["ord"]}' if len(same) == 1 else (f'{step["ord"]}{marks.more}{same[-1]["ord"]}')
+    )
     details = [
-        where, str((step.get('params') or {}).get('version') or ''), _estimate(same),
+        where,
+        str((step.get('params') or {}).get('version') or ''),
+        _estimate(same),
         _states(same),
         marks.parallel if any(s['ord'] in beside for s in same) else '',
         marks.undo if step.get('reversible') else '',

@@ -16,8 +16,9 @@ class _Resource(resource.Resource):
     allow_fetch = True
 
     @classmethod
-    def _get_next_link(cls, uri: str, response: Any, data: Mapping[str, Any],
-                       *args: Any) -> tuple[str | None, dict[str, Any]]:
+    def _get_next_link(
+        cls, uri: str, response: Any, data: Mapping[str, Any], *args: Any
+    ) -> tuple[str | None, dict[str, Any]]:
         """Take the query of `next`, not its host: the API may not know its own address."""
         following = data.get('next')
         if not following:

@@ -316,13 +316,11 @@ def _restart_job(
 def _active(systemctl: str, name: str) -> Op:
     """Wait for a unit: `restart` is content with a process that begins."""
     return Op(
-        do='run',
+        do='wait_unit',
         title=f'wait until {name} is active',
-        # one unit each: for several, a single active one is enough for it
-        argv=(systemctl, 'is-active', '--quiet', '--', name),
-        exits={0: 'done', 3: 'again'},
-        timeout=60,
-        pause=0.2,
+        path=systemctl,
+        text=name,
+        timeout=120,
     )
 
 

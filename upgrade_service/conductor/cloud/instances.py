@@ -88,14 +88,14 @@ class Drain:
             self.empty_at = None
             return False
         if self.empty_at is None:
-            self.empty_at = time.monotonic()
-        return time.monotonic() - self.empty_at >= float(self.drain['settle_seconds'])
+            self.empty_at = self.task.clock()
+        return self.task.clock() - self.empty_at >= float(self.drain['settle_seconds'])
 
     def _rest(self) -> None:
         """Wait for the next look; a stopping owner sees moves under way to their end."""
-        limit = time.monotonic() + LAST_MOVES
-        while self.task.stopping() and self._under_way() and time.monotonic() < limit:
-            time.sleep(min(self.task.poll, 1.0))
+        limit = self.task.clock() + LAST_MOVES
+        while self.task.stopping() and self._under_way() and self.task.clock() < limit:
+            time.sleep(min(self.task.poll, 1.0))  # not wait(): that returns when stopping
             servers = self._servers()
             self._follow(servers)
             self._show(servers)
@@ -235,7 +235,8 @@ class Drain:
             return
         move = self.moves[server.id]
         why = self.task.read('the reason', lambda cloud: migrations.reason(cloud, server.id))
-        said = f'{record["status"]} on its way to {record.get("dest_compute") or move["to"] or "any host"}'
+        to = record.get('dest_compute') or move['to'] or 'any host'
+        said = f'{record["status"]} on its way to {to}'
         self._retry(server, f'{said} (now {server.status} on {server.host}): '
                     f'{why or server.fault or "see nova-compute.log"}')
 
@@ -256,10 +257,10 @@ class Drain:
 
     def _idle(self, server_id: str, sign: Any) -> float:
         """Return the seconds for which `sign` has been the same."""
-        watch = self.watches.setdefault(server_id, Watch(at=time.monotonic()))
+        watch = self.watches.setdefault(server_id, Watch(at=self.task.clock()))
         if watch.sign != sign:
-            watch.sign, watch.at = sign, time.monotonic()
-        return time.monotonic() - watch.at
+            watch.sign, watch.at = sign, self.task.clock()
+        return self.task.clock() - watch.at
 
     def _progress(self, server: Tenant, move: Row, record: Row) -> None:
         """Note how far it is; act when it has stood still for too long."""
@@ -278,7 +279,7 @@ class Drain:
         if on_stuck == 'leave' or watch.forced:
             self._fail(server, f'{stood}; it was left as it is')
         else:
-            watch.forced, watch.at = True, time.monotonic()
+            watch.forced, watch.at = True, self.task.clock()
             move['stuck'] = stood
             self._push(server, record, on_stuck)
 

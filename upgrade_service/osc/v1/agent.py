@@ -8,8 +8,7 @@ from typing import Any
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from upgrade_service.osc import columns
-from upgrade_service.osc import resources
+from upgrade_service.osc import columns, resources
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
@@ -32,8 +31,15 @@ class ListAgent(base.List):
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the agents."""
-        return list(self.api.rows(resources.Agent, host=args.host, state=args.state,
-                                  limit=args.limit, marker=args.marker))
+        return list(
+            self.api.rows(
+                resources.Agent,
+                host=args.host,
+                state=args.state,
+                limit=args.limit,
+                marker=args.marker,
+            )
+        )
 
 
 class ShowAgent(base.Show):
@@ -61,11 +67,14 @@ class EnrollAgent(base.Show):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add host and file."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('host', metavar='<host>', help='Host the engine runs on, as the '
-                                                           'cloud names it')
-        parser.add_argument('--bundle-file', metavar='<file>',
-                            help='Write the bundle into this new file (mode 0600) instead of '
-                                 'showing it')
+        parser.add_argument(
+            'host', metavar='<host>', help='Host the engine runs on, as the cloud names it'
+        )
+        parser.add_argument(
+            '--bundle-file',
+            metavar='<file>',
+            help='Write the bundle into this new file (mode 0600) instead of showing it',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
@@ -83,8 +92,9 @@ class EnrollAgent(base.Show):
             return columns.card({**made, 'bundle': bundle}, ('host', 'expires_at', 'bundle'))
         with os.fdopen(target, 'w', encoding='utf-8') as out:
             out.write(f'{bundle}\n')
-        return columns.card({**made, 'bundle_file': parsed_args.bundle_file},
-                            ('host', 'expires_at', 'bundle_file'))
+        return columns.card(
+            {**made, 'bundle_file': parsed_args.bundle_file}, ('host', 'expires_at', 'bundle_file')
+        )
 
 
 def _reserve(path: str) -> int:

@@ -127,6 +127,44 @@ class VerbTest(RequestTest):
         self.assertEqual(['start'], [e['kind'] for e in response.json['events']])
 
 
+class StrategyTest(RequestTest):
+    """Which strategy an upgrade has when none is named."""
+
+    def offer(self, host: str, **ready: bool) -> None:
+        token, _ = db.enroll_token_create(self.api.ctx, host)
+        ident = db.agent_enroll(self.api.ctx, token, host, f'key of {host}')['id']
+        said = {name: {'ready': is_ready, 'reason': ''} for name, is_ready in ready.items()}
+        db.agent_facts(self.api.ctx, ident, {'strategies': said})
+
+    def create(self, **more: str) -> webob.Response:
+        return self.api.request('POST', '/v1/upgrades', {**CREATE, **more})
+
+    def test_the_one_that_most_engines_can_carry_out(self) -> None:
+        self.offer('cmp1', noop=True, simulated=True, source=False)
+        self.offer('cmp2', noop=True, simulated=True, source=True)
+        self.assertEqual('simulated', self.create().json['strategy'])
+
+    def test_noop_only_when_it_is_named(self) -> None:
+        self.offer('cmp1', noop=True)
+        self.assertEqual('source', self.create().json['strategy'])
+        self.assertEqual('noop', self.create(strategy='noop').json['strategy'])
+
+    def test_one_that_no_engine_knows(self) -> None:
+        self.offer('cmp1', noop=True)
+        said = self.refusal(self.create(strategy='magic'), 400, 'upgrade.invalid')
+        self.assertIn('there are: noop', said)
+
+    def test_an_engine_that_is_heard_of(self) -> None:
+        self.offer('cmp1', noop=True)
+        host = self.api.request('GET', '/v1/clusters/prod/hosts/cmp1').json
+        agent = self.api.request('GET', '/v1/agents/cmp1').json
+        self.assertEqual(('up', True), (host['agent_state'], agent['up']))
+        self.api.request('POST', '/v1/agents/cmp1/revoke')
+        self.assertEqual('revoked', self.api.request('GET', '/v1/agents/cmp1').json['state'])
+        self.refusal(self.api.request('POST', '/v1/agents/cmp1/approve'), 409, 'upgrade.conflict')
+        self.assertEqual(204, self.api.request('DELETE', '/v1/agents/cmp1').status_int)
+
+
 class BoundsTest(RequestTest):
     """Requests at and beyond their limits."""
 

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import fixtures
+from oslo_config import cfg
 
 from upgrade_service import context
 from upgrade_service.api import bell
@@ -37,7 +38,7 @@ class BellTest(base.TestCase):
                 self.done.set()
 
         self.useFixture(fixtures.MonkeyPatch(f'{rpcapi.__name__}.ConductorAPI', Conductor))
-        self.bell = bell.BusBell(None)
+        self.bell = bell.BusBell(cfg.ConfigOpts())
 
     def test_a_broker_that_hangs_delays_nobody(self) -> None:
         for n in range(bell.MOST * 2):

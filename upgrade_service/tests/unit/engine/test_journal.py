@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import tempfile
+from typing import Any
 from unittest import mock
 
 from upgrade_service.engine import accept, journal
@@ -139,7 +140,7 @@ class TestAcceptRule(JournalCase):
     SITUATION = {'now': NOW + 1000, 'skew': 120_000, 'digest': 'd'}
 
     #: changes of the order, changes of the situation -> refusal
-    ORDERS = (
+    ORDERS: tuple[Any, ...] = (
         ({}, {}, None),
         ({'nbf': NOW + 121_001}, {}, 'clock_skew'),
         ({'nbf': NOW + 121_000}, {}, None),

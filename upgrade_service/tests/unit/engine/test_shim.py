@@ -94,11 +94,14 @@ class TestOperations(ShimCase):
     def test_again_is_bounded(self):
         said = self.run_job(sh('exit 1', exits={1: 'again'}, limit=3))
         self.assertEqual('failed', said['result'])
-        self.assertEqual(3, self.output().count('') and said['error'].count('3 turns') * 3)
+        self.assertIn('3 turns', said['error'])
 
     def test_a_group_runs_together(self):
         a, b = self.dir / 'a', self.dir / 'b'
-        wait = 'touch {0}; i=0; while [ ! -e {1} ] && [ $i -lt 400 ]; do i=$((i+1)); sleep .02; done; [ -e {1} ]'
+        wait = (
+            'touch {0}; i=0; while [ ! -e {1} ] && [ $i -lt 400 ]; do '
+            'i=$((i+1)); sleep .02; done; [ -e {1} ]'
+        )
         said = self.run_job(
             sh(wait.format(a, b), group='g'), sh(wait.format(b, a), group='g'), sh('true')
         )

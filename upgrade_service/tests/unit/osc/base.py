@@ -54,13 +54,17 @@ class ShellTestCase(base.BaseTestCase):
             try:
                 app = shell.OpenStackShell()
                 app.stdout, app.stderr = out, err
-                status = app.run(['--os-auth-type', 'none', '--os-endpoint', self.endpoint,
-                                  *shlex.split(line)])
+                status = app.run(
+                    ['--os-auth-type', 'none', '--os-endpoint', self.endpoint, *shlex.split(line)]
+                )
             except SystemExit as e:
                 status = e.code if isinstance(e.code, int) else 1
         return Ran(int(status or 0), out.getvalue(), err.getvalue())
 
     def posted(self, end: str) -> list[Any]:
         """Return the bodies of POSTs to paths with this end."""
-        return [body for method, path, body in self.api.requests
-                if method == 'POST' and path.endswith(end)]
+        return [
+            body
+            for method, path, body in self.api.requests
+            if method == 'POST' and path.endswith(end)
+        ]
