@@ -66,7 +66,7 @@ class Project:
     upgrade: Mapping[str, Any]  #: {rolling, skip_level, source, proof}
     services: Mapping[str, Binary]
     commands: Mapping[str, tuple[Command, ...]]
-    prove: Mapping[str, tuple[str, ...]]  #: {imports, scripts}
+    prove: Mapping[str, tuple[str, ...]]  #: {imports, control, data, scripts}
     after: tuple[After, ...] = ()
     config: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     databases: tuple[str, ...] = ()

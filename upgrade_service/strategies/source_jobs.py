@@ -23,6 +23,12 @@ _IMPORT = (
     'sys.exit(f"installed is {found}") if found != sys.argv[2] else None\n'
     'for name in sys.argv[3:]: importlib.import_module(name)\n'
 )
+#: compile the project's own package, without its tests, below the tree of argv[1]
+_COMPILE = (
+    'import compileall, pathlib, re, sys\n'
+    'for found in pathlib.Path(sys.argv[1]).glob("python*/site-packages/" + sys.argv[2]):\n'
+    '    compileall.compile_dir(found, quiet=2, rx=re.compile("/tests?/"))\n'
+)
 
 
 def _text(value: str, release: str) -> str:
@@ -51,13 +57,14 @@ def prefetch(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
     if layout.in_use(project.name) == os.path.realpath(target):
         raise exception.Refused(reason=f'{target} is in use: it is not built anew')
     commit = task.params.get('commit')
+    planes = layout.planes(project)
     ops = [
         Op(do='mkdir', title=f'make {layout.root}', path=layout.root, mode=0o755),
         Op(do='remove', title='remove an unfinished environment', path=target),
         _make_venv(layout, target),
         *_checkout(layout, project.name, target, commit),
         _install(task, layout, site, project, target),
-        *_prove(layout, project, target, version if not commit else None),
+        *_prove(layout, project, target, version if not commit else None, planes),
         Op(
             do='write',
             title='mark it as proved',
@@ -132,10 +139,10 @@ def _install(
 
 
 def _command(layout: Layout, target: str) -> tuple[str, ...]:
-    """Return the installer's command; both compile what they install."""
+    """Return the installer's command; what is needed is compiled when it is proved."""
     installer = _installer(layout)
     if installer == 'pip':
-        return (f'{target}/bin/python', '-m', 'pip', 'install', '--no-input', '--compile')
+        return (f'{target}/bin/python', '-m', 'pip', 'install', '--no-input', '--no-compile')
     if installer == 'uv':
         installer = next(
             (p for d in SYSTEM_PATH.split(':') if os.access(p := f'{d}/uv', os.X_OK)), ''
@@ -143,7 +150,7 @@ def _command(layout: Layout, target: str) -> tuple[str, ...]:
     if not installer.startswith('/'):
         raise exception.Refused(reason='uv is not installed: say `installer: /path` or `pip`')
     python = f'{target}/bin/python'
-    return (installer, 'pip', 'install', '--python', python, '--compile-bytecode')
+    return (installer, 'pip', 'install', '--python', python)
 
 
 def _sources(index: dict[str, Any], release: str) -> list[str]:
@@ -154,28 +161,37 @@ def _sources(index: dict[str, Any], release: str) -> list[str]:
     return found
 
 
-def _prove(layout: Layout, project: loader.Project, target: str, version: str | None) -> list[Op]:
-    """Import the new code and have its commands answer, as the release notes cannot."""
+def _prove(
+    layout: Layout, project: loader.Project, target: str, version: str | None, planes: set[str]
+) -> list[Op]:
+    """Import the new code that this host needs and have its commands answer.
+
+    The imports leave bytecode behind, and the rest of the project's own is compiled after
+    them, so that the first start of the new version is not the slow one.
+    """
     python, env = f'{target}/bin/python', _environment(layout, project.name, target)
-    modules = project.prove.get('imports', ())
+    extra = [m for plane in sorted(planes) for m in project.prove.get(plane, ())]
     check = _IMPORT if version else _IMPORT.replace('if found != sys.argv[2] else', 'if 0 else')
-    ops = [
-        _nice(
-            'import the new code',
-            python,
-            '-c',
-            check,
-            project.distribution,
-            version or '',
-            *modules,
-            env=env,
-            timeout=300,
-        )
+    head = (python, '-c', check, project.distribution, version or '')
+    modules = (*project.prove.get('imports', ()), *extra)
+    tree = f'{target}/lib'
+    return [
+        _nice('import the new code', *head, *modules, env=env, timeout=300),
+        *(
+            _nice(
+                f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove'
+            )
+            for s in project.prove.get('scripts', ())
+            if _needed(project, s, planes)
+        ),
+        _nice('compile it', python, '-c', _COMPILE, tree, project.module, env=env, timeout=600),
     ]
-    return ops + [
-        _nice(f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove')
-        for s in project.prove.get('scripts', ())
-    ]
+
+
+def _needed(project: loader.Project, script: str, planes: set[str]) -> bool:
+    """Whether a host uses a command: a service's where it runs, others on control hosts."""
+    known = project.services.get(script)
+    return (known.plane if known else 'control') in planes
 
 
 # -- databases and checks ----------------------------------------------------------------------
