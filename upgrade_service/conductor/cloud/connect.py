@@ -176,7 +176,8 @@ def get(
     :raises: what `is_away` knows, or another SDK exception for a refusal.
     """
     response = adapter.get(
-        path, params=params, microversion=microversion, connect_retries=retries, status_code_retries=retries,
+        path, params=params, microversion=microversion, connect_retries=retries,
+        status_code_retries=retries,
     )
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json()
@@ -184,7 +185,8 @@ def get(
 
 
 def pages(
-    adapter: Any, path: str, key: str, microversion: str | None = None, **params: Any
+    adapter: Any, path: str, key: str, microversion: str | None = None, retries: int = 0,
+    **params: Any,
 ) -> list[dict[str, Any]]:
     """GET all pages of a collection: one request for each.
 
@@ -193,7 +195,7 @@ def pages(
     rows: list[dict[str, Any]] = []
     query: Mapping[str, Any] | None = params
     while query is not None:
-        document = get(adapter, path, microversion, 2, **query)
+        document = get(adapter, path, microversion, retries, **query)
         rows.extend(document.get(key, ()))
         query = _next(document.get(f'{key}_links', ())) if document.get(key) else None
     return rows

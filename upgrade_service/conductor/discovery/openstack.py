@@ -49,16 +49,16 @@ class OpenStackInventory(base.InventoryManager):
 
 
 def _compute(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/os-services', 'services', services.COMPUTE)
+    return connect.pages(cloud.compute, '/os-services', 'services', services.COMPUTE, 2)
 
 
 def _hypervisors(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/os-hypervisors/detail', 'hypervisors', HYPERVISORS,
+    return connect.pages(cloud.compute, '/os-hypervisors/detail', 'hypervisors', HYPERVISORS, 2,
                          limit=PAGE)
 
 
 def _servers(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/servers/detail', 'servers', migrations.NOVA,
+    return connect.pages(cloud.compute, '/servers/detail', 'servers', migrations.NOVA, 2,
                          all_tenants=1, limit=PAGE)
 
 
@@ -91,16 +91,16 @@ def _capacity(cloud: sdk.connection.Connection) -> Rows:
 
 
 def _volume_services(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.block_storage, '/os-services', 'services', services.VOLUME)
+    return connect.pages(cloud.block_storage, '/os-services', 'services', services.VOLUME, 2)
 
 
 def _volumes(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.block_storage, '/volumes/detail', 'volumes', all_tenants=1,
+    return connect.pages(cloud.block_storage, '/volumes/detail', 'volumes', retries=2, all_tenants=1,
                          limit=PAGE)
 
 
 def _agents(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.network, '/agents', 'agents')
+    return connect.pages(cloud.network, '/agents', 'agents', retries=2)
 
 
 #: what is read: for people, project that must be in the catalogue, name, reader

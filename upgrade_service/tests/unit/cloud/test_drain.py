@@ -4,10 +4,13 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.conductor import cloud as cloud_steps
+from upgrade_service.simulator import spec as specs
 from upgrade_service.tests.unit.cloud import base
 
 
 class DrainTest(base.CloudTestCase):
+    spec = specs.default_spec(computes=6, servers=20, groups=0)
+
     def setUp(self) -> None:
         super().setUp()
         self.run_step('disable_host', 'cmp1')
