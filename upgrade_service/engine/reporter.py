@@ -144,5 +144,3 @@ def batches(items: Iterable[Item]) -> Iterable[list[Item]]:
         size += length
     if batch:
         yield batch
-
-

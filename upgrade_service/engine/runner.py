@@ -88,7 +88,7 @@ class Runner:
             unit = f'upgrade-step-{task.step[:8]}-{task.attempt}'
             wrap = ['/usr/bin/systemd-run', f'--unit={unit}', '--collect', '--quiet', '--no-block']
             limits = ['--property=TasksMax=4096', '--property=KillMode=control-group']
-            subprocess.run(  # noqa: S603
+            subprocess.run(
                 [*wrap, *limits, '--', *argv], check=True, timeout=30, stdin=subprocess.DEVNULL
             )
             return None

@@ -86,6 +86,10 @@ class Allowed:
         self.site(name)
         return self._strategies[name]
 
+    def in_process(self, name: str, kind: str) -> bool:
+        """Whether a strategy does steps of a kind itself, without a shim."""
+        return name in self._sites and kind in self._strategies[name].in_process
+
     def refusal(self, task: base.Task, name: str) -> tuple[str, str] | None:
         """Return (code, sentence) if a step may not be done here, or None."""
         try:

@@ -285,7 +285,7 @@ class Shim:
                 return 'done'
             if meaning == 'failed':
                 raise Failed(f'{op["title"]}: {_ending(status)}', status)
-            return meaning
+            return str(meaning)
         raise Failed(f'{op["title"]}: not finished in {op["timeout"]} s or {op["limit"]} turns')
 
     def _run(self, op: Op, until: float) -> int:
@@ -437,6 +437,24 @@ class Shim:
             time.sleep(0.1)
         raise Failed(f'{op["title"]}: {op["url"]} not ready in {op["timeout"]} s ({last})')
 
+    def _wait_unit(self, op: Op) -> None:
+        until, state = time.monotonic() + op['timeout'], 'unknown'
+        argv = [op['path'], 'show', '-p', 'ActiveState', '--value', '--', op['text']]
+        while time.monotonic() < until and not self._over.is_set():
+            try:
+                said = subprocess.run(
+                    argv, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+                )
+            except subprocess.SubprocessError as e:
+                raise Failed(f'{op["title"]}: {e}') from e
+            state = said.stdout.strip()
+            if state == 'active':
+                return
+            if state == 'failed':
+                break
+            time.sleep(0.1)
+        raise Failed(f'{op["title"]}: it is {state}')
+
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
@@ -451,6 +469,7 @@ _DOERS = {
     'rename': Shim._rename,
     'expect': Shim._expect,
     'wait_http': Shim._wait_http,
+    'wait_unit': Shim._wait_unit,
 }
 
 

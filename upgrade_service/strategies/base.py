@@ -31,6 +31,7 @@ class Op:
     rename   path, target
     expect   path, text: a file whose last 4 KiB hold the text
     wait_http  url, timeout (s), codes: until it answers with one of the codes
+    wait_unit  path (of systemctl), text (unit), timeout (s): until it is active
     """
 
     do: str
