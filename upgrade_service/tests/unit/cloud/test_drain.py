@@ -116,7 +116,10 @@ class DrainTest(base.CloudTestCase):
         self.assertIn('it is SHUTOFF', outcome.error)
 
     def test_api_away_during_the_drain(self) -> None:
-        self.cloud.later(3, lambda: self.cloud.inject('api_down', seconds=60, project='nova'))
+        def go_away() -> None:
+            self.cloud.inject('api_down', seconds=60, project='nova')
+
+        self.cloud.later(3, go_away)
         outcome = self.run_step('drain_host', 'cmp1', moves=self.moves())
         self.assertEqual('succeeded', outcome.result, outcome.error)
         self.assertEqual(len(self.servers), self.migrations())
