@@ -15,14 +15,29 @@ Op = base.Op
 SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 #: what is prepared beside a running cloud leaves the processor to the cloud
 NICE = ('/usr/bin/nice', '-n', '10')
-#: argv: distribution, version, module …
-_IMPORT = (
-    'import importlib, sys\n'
-    'from importlib import metadata\n'
-    'found = metadata.version(sys.argv[1])\n'
-    'sys.exit(f"installed is {found}") if found != sys.argv[2] else None\n'
-    'for name in sys.argv[3:]: importlib.import_module(name)\n'
-)
+#: argv: distribution, version or '', module … Most modules share one process; one that
+#: cannot (nova's commands choose their kind of concurrency when they are imported) gets
+#: its own before it counts as broken.
+_IMPORT = """
+import importlib, subprocess, sys
+from importlib import metadata
+found = metadata.version(sys.argv[1])
+if sys.argv[2] and found != sys.argv[2]:
+    sys.exit(f'installed is {found}')
+broken = 0
+for name in sys.argv[3:]:
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit):
+        broken |= subprocess.call([sys.executable, '-c', f'import {name}'])
+sys.exit(broken)
+"""
+#: argv: module. What was not imported just now is compiled too, but for its tests.
+_COMPILE = """
+import compileall, importlib.util, re, sys
+for path in importlib.util.find_spec(sys.argv[1]).submodule_search_locations:
+    compileall.compile_dir(path, quiet=2, rx=re.compile('/tests?/'))
+"""
 
 
 def _text(value: str, release: str) -> str:
@@ -122,8 +137,8 @@ def _install(
         argv=(*NICE, *_command(layout, target), *arguments, '--', *packages),
         env={
             'HOME': site.state_dir,
-            'UV_CACHE_DIR': f'{site.state_dir}/uv-cache',
-            'UV_LINK_MODE': 'copy',
+            # on the same file system: an environment is made of links to what is there
+            'UV_CACHE_DIR': f'{layout.root}/.uv-cache',
             'PIP_DISABLE_PIP_VERSION_CHECK': '1',
             'PIP_CACHE_DIR': f'{site.state_dir}/pip-cache',
         },
@@ -132,10 +147,10 @@ def _install(
 
 
 def _command(layout: Layout, target: str) -> tuple[str, ...]:
-    """Return the installer's command; both compile what they install."""
+    """Return the installer's command; compiling all, tests and all, would cost the cloud."""
     installer = _installer(layout)
     if installer == 'pip':
-        return (f'{target}/bin/python', '-m', 'pip', 'install', '--no-input', '--compile')
+        return (f'{target}/bin/python', '-m', 'pip', 'install', '--no-input', '--no-compile')
     if installer == 'uv':
         installer = next(
             (p for d in SYSTEM_PATH.split(':') if os.access(p := f'{d}/uv', os.X_OK)), ''
@@ -143,7 +158,7 @@ def _command(layout: Layout, target: str) -> tuple[str, ...]:
     if not installer.startswith('/'):
         raise exception.Refused(reason='uv is not installed: say `installer: /path` or `pip`')
     python = f'{target}/bin/python'
-    return (installer, 'pip', 'install', '--python', python, '--compile-bytecode')
+    return (installer, 'pip', 'install', '--python', python)
 
 
 def _sources(index: dict[str, Any], release: str) -> list[str]:
@@ -158,19 +173,19 @@ def _prove(layout: Layout, project: loader.Project, target: str, version: str | 
     """Import the new code and have its commands answer, as the release notes cannot."""
     python, env = f'{target}/bin/python', _environment(layout, project.name, target)
     modules = project.prove.get('imports', ())
-    check = _IMPORT if version else _IMPORT.replace('if found != sys.argv[2] else', 'if 0 else')
     ops = [
         _nice(
             'import the new code',
             python,
             '-c',
-            check,
+            _IMPORT,
             project.distribution,
             version or '',
             *modules,
             env=env,
             timeout=300,
-        )
+        ),
+        _nice('compile the rest', python, '-c', _COMPILE, project.module, env=env, timeout=600),
     ]
     return ops + [
         _nice(f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove')
