@@ -145,7 +145,7 @@ esac
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-install
+[ "${UPGRADE_QUICKSTART_NO_INSTALL:-0}" = 1 ] || install
 SECONDS=0
 configure
 start

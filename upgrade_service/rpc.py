@@ -17,7 +17,8 @@ CONDUCTOR_TOPIC = 'upgrade-conductor'
 CONDUCTOR_EXCHANGE = 'upgrade-conductor'
 
 _lock = threading.Lock()
-_transports: dict[str, Any] = {}
+_transport: Any = None
+_url: str | None = None
 
 Method = TypeVar('Method', bound=Callable[..., Any])
 
@@ -33,21 +34,28 @@ def engine_topic(agent_id: str) -> str:
     return f'upgrade-engine.{agent_id}'
 
 
+def use(url: str | None) -> None:
+    """Use this bus in place of `[DEFAULT] transport_url`: 'fake://' stays in the process."""
+    global _url
+    _url = url
+
+
 def get_transport(conf: cfg.ConfigOpts) -> Any:
     """Return this process's transport, made at first use (after any fork)."""
+    global _transport
     with _lock:
-        url = conf.transport_url
-        if url not in _transports:
-            _transports[url] = messaging.get_rpc_transport(conf)
-        return _transports[url]
+        if _transport is None:
+            _transport = messaging.get_rpc_transport(conf, url=_url)
+        return _transport
 
 
 def reset() -> None:
-    """Forget the transports: after a fork, and between tests."""
+    """Forget the transport: after a fork, and between tests."""
+    global _transport
     with _lock:
-        for transport in _transports.values():
-            transport.cleanup()
-        _transports.clear()
+        if _transport is not None:
+            _transport.cleanup()
+        _transport = None
 
 
 def get_server(conf: cfg.ConfigOpts, exchange: str, topic: str, server: str, endpoint: Any) -> Any:

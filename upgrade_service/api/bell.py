@@ -64,5 +64,12 @@ class BusBell:
             try:
                 conductor = conductor or rpcapi.ConductorAPI(self._conf)
                 getattr(conductor, method)(ctx, ref)
-            except Exception:  # the thread must survive whatever a driver raises
-                LOG.exception('The conductors could not be told of %s', ref)
+            except Exception as e:
+                # drivers raise what their libraries raise; the thread must survive all of it
+                LOG.warning(
+                    'Conductors were not told of %s (%s: %s); they will find it by themselves',
+                    ref,
+                    type(e).__name__,
+                    e,
+                )
+                LOG.debug('The ring that failed', exc_info=True)

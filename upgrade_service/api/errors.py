@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
+from keystoneauth1 import exceptions as ks_exc
 from oslo_db import exception as db_exc
 from oslo_log import log
 import webob
@@ -38,6 +39,17 @@ CODES = {
 KEPT = ('WWW-Authenticate', 'Allow', 'Retry-After', 'Location')
 #: facts of an exception that a client can act on
 TOLD = ('state', 'next', 'version', 'codes')
+#: what something that is away raises, and what clients are told
+_AWAY = (
+    (
+        (db_exc.DBConnectionError, db_exc.DBDeadlock),
+        'The database does not answer; try again later.',
+    ),
+    (
+        (ks_exc.ConnectFailure, ks_exc.DiscoveryFailure),
+        'Keystone does not answer; try again later.',
+    ),
+)
 #: seconds after which a request that met a dead database may be repeated
 RETRY_AFTER = 5
 
@@ -100,8 +112,9 @@ class ErrorTranslator:
 
 
 def _of_exception(request_id: str | None, error: Exception) -> webob.Response:
-    if isinstance(error, (db_exc.DBConnectionError, db_exc.DBDeadlock)):
-        error = exception.Busy(retry_after=RETRY_AFTER)
+    for kinds, sentence in _AWAY:
+        if isinstance(error, kinds):
+            error = exception.Busy(sentence, retry_after=RETRY_AFTER)
     if not isinstance(error, exception.UpgradeError) or error.status == 500:
         LOG.error('Request failed', exc_info=error)
         return answer(

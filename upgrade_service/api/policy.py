@@ -1,15 +1,11 @@
 """Asks the policy whether a request may be made."""
 
-import threading
-
 from oslo_config import cfg
 from oslo_policy import opts, policy
 
 from upgrade_service import context, exception, policies
 from upgrade_service.policies import base
 
-_lock = threading.Lock()
-_enforcers: dict[int, policy.Enforcer] = {}
 #: what to ask an administrator for, by the default of a rule
 _NEEDS = {
     base.READER: 'role upgrade_reader',
@@ -19,14 +15,11 @@ _NEEDS = {
 
 
 def build(conf: cfg.ConfigOpts) -> policy.Enforcer:
-    """Return this process's enforcer for a configuration."""
-    with _lock:
-        if id(conf) not in _enforcers:
-            opts.set_defaults(conf, policy_file='policy.yaml')
-            enforcer = policy.Enforcer(conf)
-            enforcer.register_defaults(policies.list_rules())
-            _enforcers[id(conf)] = enforcer
-        return _enforcers[id(conf)]
+    """Return an enforcer of our defaults and of the site's `policy.yaml` over them."""
+    opts.set_defaults(conf, policy_file='policy.yaml')
+    enforcer = policy.Enforcer(conf)
+    enforcer.register_defaults(policies.list_rules())
+    return enforcer
 
 
 def get_enforcer() -> policy.Enforcer:

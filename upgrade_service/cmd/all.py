@@ -16,7 +16,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from upgrade_service import conf as options
-from upgrade_service import keys
+from upgrade_service import keys, rpc
 from upgrade_service.db import api as db
 from upgrade_service.db import migration
 
@@ -36,7 +36,7 @@ def main() -> int:
     conf = cfg.CONF
     conf.register_cli_opts(CLI_OPTS)
     options.parse(conf, sys.argv[1:])
-    conf.set_default('transport_url', 'fake://')
+    rpc.use('fake://')
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -34,8 +34,10 @@ class Pairs(FormattableColumn[Any]):
     """A small mapping; inner mappings are flattened away from the reader's eyes."""
 
     def human_readable(self) -> str:
-        """Write `key value` pairs."""
-        return ', '.join(f'{k} {_inner(v)}' for k, v in (self._value or {}).items())
+        """Write `key value` pairs; a key without a value says nothing."""
+        return ', '.join(
+            f'{k} {_inner(v)}' for k, v in (self._value or {}).items() if v is not None
+        )
 
 
 class Seconds(FormattableColumn[Any]):
@@ -82,17 +84,34 @@ def duration(seconds: float | None) -> str:
 
 
 FORMATS: dict[str, type[FormattableColumn[Any]]] = {
-    **dict.fromkeys(('at', 'created_at', 'started_at', 'finished_at', 'discovered_at',
-                     'seen_at', 'facts_at', 'expires_at'), Time),
-    **dict.fromkeys(('roles', 'inventories', 'parents', 'reasons', 'points_of_no_return',
-                     'release'), Words),
-    **dict.fromkeys(('properties', 'progress', 'hosts', 'selection', 'projects', 'detail',
-                     'policy'), Pairs),
+    **dict.fromkeys(
+        (
+            'at',
+            'created_at',
+            'started_at',
+            'finished_at',
+            'discovered_at',
+            'seen_at',
+            'facts_at',
+            'expires_at',
+        ),
+        Time,
+    ),
+    **dict.fromkeys(
+        ('roles', 'inventories', 'parents', 'reasons', 'points_of_no_return', 'release'), Words
+    ),
+    **dict.fromkeys(
+        ('properties', 'progress', 'hosts', 'selection', 'projects', 'detail', 'params', 'policy'),
+        Pairs,
+    ),
     **dict.fromkeys(('eta_seconds', 'seconds', 'estimate'), Seconds),
 }
 #: what a format takes; a value of another type is shown as it is
 _TAKES: dict[type[FormattableColumn[Any]], tuple[type, ...]] = {
-    Time: (int, str), Words: (list, tuple), Pairs: (dict,), Seconds: (int, float),
+    Time: (int, str),
+    Words: (list, tuple),
+    Pairs: (dict,),
+    Seconds: (int, float),
 }
 
 
@@ -106,14 +125,17 @@ def cell(field: str, value: Any) -> Any:
 
 def title(field: str) -> str:
     """Return the heading of a field in a list."""
-    return {'id': 'ID', 'az': 'AZ', 'to': 'To Release', 'ord': 'Step',
-            'eta_seconds': 'ETA'}.get(field, field.replace('_', ' ').title())
+    return {'id': 'ID', 'az': 'AZ', 'to': 'To Release', 'ord': 'Step', 'eta_seconds': 'ETA'}.get(
+        field, field.replace('_', ' ').title()
+    )
 
 
 def table(rows: Sequence[Row], fields: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
     """Return titles and cells for a list."""
-    return (tuple(title(f) for f in fields),
-            [tuple(cell(f, r.get(f)) for f in fields) for r in rows])
+    return (
+        tuple(title(f) for f in fields),
+        [tuple(cell(f, r.get(f)) for f in fields) for r in rows],
+    )
 
 
 def card(row: Row, fields: Sequence[str]) -> tuple[tuple[str, ...], tuple[Any, ...]]:

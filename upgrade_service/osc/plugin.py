@@ -3,8 +3,7 @@
 import argparse
 from typing import Any
 
-from osc_lib import exceptions
-from osc_lib import utils
+from osc_lib import exceptions, utils
 
 from upgrade_service.osc import proxy
 
@@ -36,7 +35,6 @@ def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentPar
         '--os-upgrade-api-version',
         metavar='<upgrade-api-version>',
         default=utils.env('OS_UPGRADE_API_VERSION', default=DEFAULT_API_VERSION),
-        help=f'Upgrade API version, default={DEFAULT_API_VERSION} '
-             f'(Env: OS_UPGRADE_API_VERSION)',
+        help=f'Upgrade API version, default={DEFAULT_API_VERSION} (Env: OS_UPGRADE_API_VERSION)',
     )
     return parser

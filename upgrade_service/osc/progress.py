@@ -14,6 +14,9 @@ LOUD_STATES = frozenset({'failed', 'unknown', 'skipped'})
 #: events of an upgrade that are told even if its state stays the same
 TOLD = {
     'created': 'asked for',
+    'plan_failed': 'cannot be planned',
+    'gate_reached': 'waits at a gate',
+    'releasing': 'puts hosts back into service',
     'planned': 'planned',
     'start': 'started',
     'pause': 'pause asked for',
@@ -22,6 +25,11 @@ TOLD = {
     'approve': 'gate approved',
 }
 COUNTED = ('done', 'running', 'failed')
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks, and no longer than a few lines of a terminal."""
+    return ' '.join(str(text).split())[:300]
 
 
 def step_label(step: Row | None) -> str:
@@ -56,8 +64,8 @@ def _step_event(event: Row, step: Row | None, began: int | None) -> str | None:
     at = event.get('at')
     if began is not None and isinstance(at, int):
         took = f' ({columns.duration((at - began) / 1000)})'
-    error = detail.get('error')
-    return f'{step_label(step)}: {after}{took}' + (f': {error}' if error else '')
+    error = (step or {}).get('error') if after in LOUD_STATES else None
+    return f'{step_label(step)}: {after}{took}' + (f': {one_line(error)}' if error else '')
 
 
 def _upgrade_event(event: Row) -> str | None:
@@ -69,14 +77,15 @@ def _upgrade_event(event: Row) -> str | None:
     said = TOLD.get(kind, after)
     if kind == 'planned':
         said = f'{said}: {detail.get("steps")} steps, {detail.get("problems", 0)} problems'
-    reason = detail.get('reason') or detail.get('blocked_reason') or detail.get('gate')
+    reason = next((detail[k] for k in ('why', 'reason', 'gate') if detail.get(k)), None)
     return f'upgrade {said}' + (f' ({reason})' if reason else '')
 
 
 def is_loud(event: Row) -> bool:
     """Tell whether an event's line stays on a terminal."""
     return not event.get('step_id') or (
-        (event.get('detail') or {}).get('after') in LOUD_STATES or event.get('kind') == 'retry')
+        (event.get('detail') or {}).get('after') in LOUD_STATES or event.get('kind') == 'retry'
+    )
 
 
 def summary(upgrade: Row) -> str:
@@ -86,8 +95,9 @@ def summary(upgrade: Row) -> str:
     total = done.get('total') or 0
     parts = [_state(upgrade)]
     if total:
-        parts.append(f'{done.get("done", 0)}/{total} steps'
-                     f' ({100 * done.get("done", 0) // total} %)')
+        parts.append(
+            f'{done.get("done", 0)}/{total} steps ({100 * done.get("done", 0) // total} %)'
+        )
         parts += [f'{done[w]} {w}' for w in COUNTED[1:] if done.get(w)]
     if hosts.get('total'):
         held = f', {hosts["held"]} held' if hosts.get('held') else ''
@@ -105,8 +115,14 @@ def _state(upgrade: Row) -> str:
     return f'{state} ({upgrade["next"]} next)' if upgrade.get('next') else state
 
 
-def status_lines(upgrade: Row, running: Sequence[Row], seen: Mapping[str, float], now: float,
-                 width: int, most: int = 6) -> list[str]:
+def status_lines(
+    upgrade: Row,
+    running: Sequence[Row],
+    seen: Mapping[str, float],
+    now: float,
+    width: int,
+    most: int = 6,
+) -> list[str]:
     """Return the lines a terminal rewrites: the summary, then what goes on now.
 
     `seen`: step id -> when (s, any clock) this client first saw it run; `now`: that clock.
@@ -133,7 +149,7 @@ def _step_progress(step: Row) -> str:
 
 def cut(line: str, width: int) -> str:
     """Shorten a line to a terminal's width, so that it stays one line."""
-    return line if len(line) < width else line[:max(width - 2, 1)] + '…'
+    return line if len(line) < width else line[: max(width - 2, 1)] + '…'
 
 
 def problem_lines(problems: Sequence[Row]) -> list[str]:
@@ -141,8 +157,10 @@ def problem_lines(problems: Sequence[Row]) -> list[str]:
     lines = []
     for p in problems:
         where = ' '.join(str(w) for w in (p.get('host'), p.get('service')) if w)
-        lines.append(f'{p.get("severity")} {p.get("code")}'
-                     f'{f" [{where}]" if where else ""}: {p.get("message")}')
+        lines.append(
+            f'{p.get("severity")} {p.get("code")}'
+            f'{f" [{where}]" if where else ""}: {p.get("message")}'
+        )
         if p.get('hint'):
             lines.append(f'    {p["hint"]}')
     return lines
@@ -152,10 +170,12 @@ def stuck_lines(ref: str, steps: Sequence[Row]) -> list[str]:
     """Tell each failed or unknown step and what may be done about it."""
     lines = []
     for step in steps:
-        error = f': {" ".join(str(step["error"]).split())}' if step.get('error') else ''
+        error = f': {one_line(step["error"])}' if step.get('error') else ''
         lines.append(f'step {step.get("ord")} {step_label(step)} is {step.get("state")}{error}')
     if steps:
         at = steps[0].get('ord')
-        lines += [f'    see:  openstack upgrade step log {ref} {at}',
-                  f'    then: openstack upgrade step retry {ref} {at}   (or step skip)']
+        lines += [
+            f'    see:  openstack upgrade step log {ref} {at}',
+            f'    then: openstack upgrade step retry {ref} {at}   (or step skip)',
+        ]
     return lines

@@ -5,15 +5,14 @@ a keystone that is away can do to a client is told apart in one place: :class:`R
 final, :class:`Away` may be over the next time one asks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import json
 from typing import Any
 import uuid
 
 from keystoneauth1 import exceptions as ks_exc
 from openstack import exceptions as sdk_exc
-from openstack import proxy
-from openstack import service_description
+from openstack import proxy, service_description
 from osc_lib import exceptions
 import requests
 
@@ -60,18 +59,25 @@ class Proxy(proxy.Proxy):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def rows(self, kind: type[resources._Resource], *, path: str | None = None,
-             limit: int | None = None, **query: Any) -> Iterator[Row]:
+    def rows(
+        self,
+        of: type[resources._Resource],
+        /,
+        *,
+        path: str | None = None,
+        limit: int | None = None,
+        **query: Any,
+    ) -> Iterator[Row]:
         """Yield a collection as dicts; `limit` rows at most, else all pages."""
         asked = {k: v for k, v in query.items() if v is not None}
         if limit is not None:
             asked['limit'] = limit
-        for found in self._list(kind, base_path=path, paginated=limit is None, **asked):
+        for found in self._list(of, base_path=path, paginated=limit is None, **asked):
             yield plain(found)
 
-    def row(self, kind: type[resources._Resource], ref: str, **uri: Any) -> Row:
+    def row(self, of: type[resources._Resource], ref: str, /, **uri: Any) -> Row:
         """Return one resource as a dict."""
-        return plain(self._get(kind, ref, **uri))
+        return plain(self._get(of, ref, **uri))
 
     def document(self, path: str) -> Row:
         """Return a document that is no resource, such as a plan."""
@@ -95,13 +101,11 @@ class Proxy(proxy.Proxy):
     def problems(self, *, cluster: str | None = None, upgrade: str | None = None) -> list[Row]:
         """Return the problems of a cluster or of an upgrade, the blocking ones first."""
         path = f'/upgrades/{upgrade}/problems' if upgrade else f'/clusters/{cluster}/problems'
-        found = self.rows(resources.Problem, path=path)
-        return sorted(found, key=lambda p: p.get('severity') != 'blocking')
+        return by_severity(self.rows(resources.Problem, path=path))
 
     # -- asking for something ------------------------------------------------------------------
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None,
-            key: str | None = None) -> Row:
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Row:
         """POST; return the answer's document.
 
         The key makes a repetition harmless when the answer to the first was lost.
@@ -111,9 +115,9 @@ class Proxy(proxy.Proxy):
         found = response.json() if response.content else {}
         return found if isinstance(found, dict) else {}
 
-    def remove(self, ref: str) -> None:
-        """Delete an upgrade."""
-        self.delete(f'/upgrades/{ref}')
+    def remove(self, path: str) -> None:
+        """DELETE."""
+        self.delete(path)
 
 
 class UpgradeService(service_description.ServiceDescription[Proxy]):
@@ -137,6 +141,11 @@ def reach(connection: Any) -> Any:
     except (ks_exc.ClientException, sdk_exc.SDKException) as e:
         raise Away(no_answer(e)) from e
     return found
+
+
+def by_severity(problems: Iterable[Row]) -> list[Row]:
+    """Put the problems that block first."""
+    return sorted(problems, key=lambda p: p.get('severity') != 'blocking')
 
 
 def new_key() -> str:
@@ -170,7 +179,7 @@ def refusal(response: requests.Response) -> Refused:
     kind = Away if status in PASSING else Refused
     try:
         said = response.json()['errors']
-        text = '; '.join(f'{one_line(e["detail"])} ({e["code"]})' for e in said)
+        text = '; '.join(f'{one_line(e["detail"]).rstrip(".")} ({e["code"]})' for e in said)
         code = str(said[0]['code'])
     except (json.JSONDecodeError, requests.JSONDecodeError, KeyError, TypeError, IndexError):
         text, code = f'{response.url} answered {status} {response.reason or ""}'.rstrip(), ''

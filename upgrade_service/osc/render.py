@@ -1,10 +1,11 @@
 """A plan as a tree that fits a screen: pure functions from the API's document to text.
 
-Hosts whose steps are alike are drawn once. Marks, explained under each tree: runs beside
+Hosts whose steps are alike are drawn once; projects that go one after the other are drawn
+in that order. Marks, explained under each tree: runs beside
 others, can be undone, is a point of no return.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -26,14 +27,16 @@ class Marks:
     end: str = '└─ '
     bar: str = '│  '
     gap: str = '   '
+    more: str = '…'
 
 
 UNICODE = Marks()
-ASCII = Marks('||', '<-', '!!', '->', ', ', '+- ', '`- ', '|  ', '   ')
+ASCII = Marks('||', '<-', '!!', '->', ', ', '+- ', '`- ', '|  ', '   ', '..')
 
 #: signs of states a step may have once the plan is carried out; pending ones have none
-STATE_WORDS = frozenset({'dispatched', 'running', 'succeeded', 'failed', 'unknown', 'skipped',
-                         'cancelled'})
+STATE_WORDS = frozenset(
+    {'dispatched', 'running', 'succeeded', 'failed', 'unknown', 'skipped', 'cancelled'}
+)
 
 
 def marks_for(encoding: str | None) -> Marks:
@@ -47,14 +50,14 @@ def marks_for(encoding: str | None) -> Marks:
 
 def tree(plan: Row, marks: Marks = UNICODE) -> str:
     """Draw a plan: `GET /v1/upgrades/{id}/plan` to lines of text, without the last newline."""
-    stages = [s for s in plan.get('stages') or () if s.get('steps')]
+    stages, put_back = _forward(plan)
     lines = [_heading(plan, stages, marks)]
     for at, stage in enumerate(stages):
         last = at == len(stages) - 1
         lines.append((marks.end if last else marks.tee) + _stage_title(stage, marks))
         indent = marks.gap if last else marks.bar
         lines += [indent + line for line in _stage(stage, marks)]
-    lines += _footer(plan, stages, marks)
+    lines += _footer(stages, put_back, marks)
     return '\n'.join(lines)
 
 
@@ -64,8 +67,11 @@ def tree(plan: Row, marks: Marks = UNICODE) -> str:
 def _heading(plan: Row, stages: Sequence[Row], marks: Marks) -> str:
     steps = [s for stage in stages for s in stage['steps']]
     hosts = {s['host'] for s in steps if s.get('host')}
-    parts = [f'{plan.get("from_release")} {marks.arrow} {plan.get("to_release")}',
-             _count(len(steps), 'step'), _count(len(hosts), 'host')]
+    parts = [
+        f'{plan.get("from_release")} {marks.arrow} {plan.get("to_release")}',
+        _count(len(steps), 'step'),
+        _count(len(hosts), 'host'),
+    ]
     moves = len(plan.get('moves') or ())
     if moves:
         parts.append(f'{_count(moves, "server")} to move')
@@ -76,16 +82,35 @@ def _heading(plan: Row, stages: Sequence[Row], marks: Marks) -> str:
     return marks.dot.join(parts)
 
 
-def _footer(plan: Row, stages: Sequence[Row], marks: Marks) -> list[str]:
+def _forward(plan: Row) -> tuple[list[Row], int]:
+    """Return the stages with what is to be done, and how many steps only a cancel needs."""
+    stages: list[Row] = []
+    put_back = 0
+    for stage in plan.get('stages') or ():
+        steps = [s for s in stage['steps'] if s.get('direction', 'forward') == 'forward']
+        put_back += len(stage['steps']) - len(steps)
+        if steps:
+            stages.append({**stage, 'steps': steps})
+    return stages, put_back
+
+
+def _footer(stages: Sequence[Row], put_back: int, marks: Marks) -> list[str]:
     if not stages:
         return ['(no steps yet)']
-    lines = ['', f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
-                 f'{marks.ponr} point of no return']
+    lines = [
+        '',
+        f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
+        f'{marks.ponr} point of no return',
+    ]
+    if put_back:
+        lines.append(f'{_count(put_back, "step")} not drawn: to put hosts back after a cancel')
     points = [s for stage in stages for s in stage['steps'] if s.get('ponr')]
     if points:
         first = points[0]
-        lines.append(f'{_count(len(points), "point")} of no return, the first is step '
-                     f'{first.get("ord")} ({_what(first)} on {_where(first)})')
+        lines.append(
+            f'{_count(len(points), "point")} of no return, the first is step '
+            f'{first.get("ord")} ({_what(first)} on {_where(first)})'
+        )
     return lines
 
 
@@ -96,50 +121,72 @@ def _count(n: int, noun: str) -> str:
 # -- a stage -----------------------------------------------------------------------------------
 
 
+#: kinds that take a service away for a moment: their order across hosts is what matters
+RESTARTS = frozenset({'upgrade_service', 'restart_service'})
+
+
 @dataclasses.dataclass
 class Lane:
-    """The steps of one host in one stage, or of several hosts that have the same ones."""
+    """Steps that belong together: those of a host, of alike hosts, or of a project."""
 
-    hosts: list[str]
-    steps: list[list[Row]]  #: for each host its steps, in order
+    names: list[str]  #: hosts, one project, or nothing for a step that stands alone
+    steps: list[list[Row]]  #: for each name its steps, in order
+    by: str = ''  #: 'host', 'project' or '' for a step that stands alone
 
     @property
     def signature(self) -> tuple[tuple[Any, ...], ...]:
         """What makes two hosts alike."""
-        return tuple((s['kind'], s.get('project'), s.get('service'), s.get('strategy'),
-                      (s.get('params') or {}).get('version')) for s in self.steps[0])
+        return tuple(
+            (
+                s['kind'],
+                s.get('project'),
+                s.get('service'),
+                s.get('strategy'),
+                (s.get('params') or {}).get('version'),
+            )
+            for s in self.steps[0]
+        )
 
 
-def lanes(steps: Iterable[Row]) -> list[Lane]:
-    """Group the steps of a stage by host and put hosts that are alike together.
+def lanes(steps: Sequence[Row]) -> list[Lane]:
+    """Group the steps of a stage, in the order in which they begin.
 
-    Gates and steps of the cloud itself stand alone, where they come in the order.
+    By host, and hosts that are alike together; by project where a project goes through all
+    its hosts before the next one begins. Gates and steps of the cloud itself stand alone.
     """
-    by_host: dict[str, Lane] = {}
+    by = 'project' if _goes_by_project(steps) else 'host'
+    named: dict[str, Lane] = {}
     found: list[Lane] = []
     for step in steps:
-        host = step.get('host')
-        if not host:
-            found.append(Lane([''], [[step]]))
-        elif host in by_host:
-            by_host[host].steps[0].append(step)
+        name = step.get(by) if step.get('host') else None
+        if not name:
+            found.append(Lane([], [[step]]))
+        elif name in named:
+            named[name].steps[0].append(step)
         else:
-            by_host[host] = Lane([host], [[step]])
-            found.append(by_host[host])
-    return _merged(found)
+            named[name] = Lane([name], [[step]], by)
+            found.append(named[name])
+    return _merged(found) if by == 'host' else found
+
+
+def _goes_by_project(steps: Sequence[Row]) -> bool:
+    """Tell whether the restarts come back to a host after having been at another."""
+    hosts = [s['host'] for s in steps if s['kind'] in RESTARTS and s.get('host')]
+    visits = [host for at, host in enumerate(hosts) if at == 0 or hosts[at - 1] != host]
+    return len(visits) > len(set(hosts))
 
 
 def _merged(found: list[Lane]) -> list[Lane]:
     alike: dict[Any, Lane] = {}
     kept: list[Lane] = []
     for lane in found:
-        first = alike.get(lane.signature) if lane.hosts[0] else None
+        first = alike.get(lane.signature) if lane.by else None
         if first:
-            first.hosts += lane.hosts
+            first.names += lane.names
             first.steps += lane.steps
         else:
             kept.append(lane)
-            if lane.hosts[0]:
+            if lane.by:
                 alike[lane.signature] = lane
     return kept
 
@@ -159,8 +206,11 @@ def parallel(steps: Sequence[Row]) -> set[int]:
         for parent in step.get('parents') or ():
             if parent in after:
                 after[parent] |= after[step['ord']] | bit[step['ord']]
-    return {s['ord'] for s in work
-            if (before[s['ord']] | after[s['ord']] | bit[s['ord']]) & real != real}
+    return {
+        s['ord']
+        for s in work
+        if (before[s['ord']] | after[s['ord']] | bit[s['ord']]) & real != real
+    }
 
 
 def _closure(steps: Sequence[Row], bit: Mapping[int, int]) -> dict[int, int]:
@@ -197,46 +247,54 @@ def _stage(stage: Row, marks: Marks) -> list[str]:
 
 def _lane(lane: Lane, beside: set[int], marks: Marks) -> list[str]:
     first = lane.steps[0]
-    if not lane.hosts[0]:
-        return [_step(first, [first[0]], beside, marks)]
-    lines = [_hosts(lane.hosts, marks)]
+    if not lane.by:
+        return [_step([first[0]], beside, marks)]
+    lines = [lane.names[0] if lane.by == 'project' else _hosts(lane.names, marks)]
     for at, step in enumerate(first):
-        edge = marks.end if at == len(first) - 1 else marks.tee
-        lines.append(edge + _step(first, [steps[at] for steps in lane.steps], beside, marks))
-        under = marks.gap if at == len(first) - 1 else marks.bar
+        end = at == len(first) - 1
+        same = [steps[at] for steps in lane.steps]
+        where = f'on {_where(step)}' if lane.by == 'project' else ''
+        lines.append((marks.end if end else marks.tee) + _step(same, beside, marks, where))
         if step['kind'] == 'drain_host':
-            lines += [under + line for line in _moves([s[at] for s in lane.steps], marks)]
+            lines += [(marks.gap if end else marks.bar) + line for line in _moves(same, marks)]
     return lines
 
 
 def _hosts(names: Sequence[str], marks: Marks) -> str:
     if len(names) == 1:
         return names[0]
-    shown = ', '.join(names) if len(names) <= 4 else f'{names[0]}, {names[1]}, … {names[-1]}'
-    if marks is ASCII:
-        shown = shown.replace('…', '...')
+    shown = (
+        ', '.join(names)
+        if len(names) <= 4
+        else (f'{names[0]}, {names[1]}, {marks.more} {names[-1]}')
+    )
     return f'{len(names)} hosts, each: {shown}'
 
 
-def _step(lane: Sequence[Row], same: Sequence[Row], beside: set[int], marks: Marks) -> str:
+def _step(same: Sequence[Row], beside: set[int], marks: Marks, where: str = '') -> str:
     step = same[0]
-    numbers = f'{step["ord"]}' if len(same) == 1 else f'{step["ord"]}…{same[-1]["ord"]}'
-    flags = [marks.parallel if any(s['ord'] in beside for s in same) else '',
-             marks.undo if step.get('reversible') else '',
-             marks.ponr if step.get('ponr') else '']
-    text = f'{numbers if marks is not ASCII else numbers.replace("…", "..")} {_what(step)}'
-    version = (step.get('params') or {}).get('version')
-    details = [f'{version}' if version else '', _estimate(step), _states(same),
-               *(f for f in flags if f)]
-    return '  '.join([text, *(d for d in details if d)])
+    number = (
+        f'{step["ord"]}' if len(same) == 1 else (f'{step["ord"]}{marks.more}{same[-1]["ord"]}')
+    )
+    details = [
+        where,
+        str((step.get('params') or {}).get('version') or ''),
+        _estimate(same),
+        _states(same),
+        marks.parallel if any(s['ord'] in beside for s in same) else '',
+        marks.undo if step.get('reversible') else '',
+        marks.ponr if step.get('ponr') else '',
+    ]
+    return '  '.join([f'{number} {_what(step)}', *(d for d in details if d)])
 
 
 def _what(step: Row) -> str:
     if step['kind'] == 'gate':
         params = step.get('params') or {}
+        name = f'gate {params["gate"]}' if params.get('gate') else 'gate'
         who = 'waits for approval' if params.get('person') else 'waits for all before it'
         soak = params.get('soak_seconds')
-        return f'gate: {who}' + (f', then {columns.duration(soak)}' if soak else '')
+        return f'{name}: {who}' + (f', then {columns.duration(soak)}' if soak else '')
     what = step.get('service') or step.get('project')
     return f'{step["kind"]} {what}' if what else str(step['kind'])
 
@@ -245,8 +303,8 @@ def _where(step: Row) -> str:
     return str(step.get('host') or 'the cloud')
 
 
-def _estimate(step: Row) -> str:
-    seconds = step.get('estimate') or step.get('estimate_seconds')
+def _estimate(same: Sequence[Row]) -> str:
+    seconds = max(s.get('estimate') or 0 for s in same)
     return f'~{columns.duration(seconds)}' if seconds else ''
 
 

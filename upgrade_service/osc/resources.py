@@ -3,6 +3,10 @@
 Fields that a newer API adds are kept, so that an older client still shows what it knows.
 """
 
+from collections.abc import Mapping
+from typing import Any
+import urllib.parse
+
 from openstack import resource
 
 
@@ -10,6 +14,16 @@ class _Resource(resource.Resource):
     _allow_unknown_attrs_in_body = True
     allow_list = True
     allow_fetch = True
+
+    @classmethod
+    def _get_next_link(
+        cls, uri: str, response: Any, data: Mapping[str, Any], *args: Any
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Take the query of `next`, not its host: the API may not know its own address."""
+        following = data.get('next')
+        if not following:
+            return None, {}
+        return uri, urllib.parse.parse_qs(urllib.parse.urlsplit(following).query)
 
 
 class Cluster(_Resource):

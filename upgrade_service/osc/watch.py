@@ -11,7 +11,8 @@ import shutil
 import time
 from typing import Any, Protocol, TextIO, TypeVar
 
-from upgrade_service.osc import progress
+from upgrade_service import states
+from upgrade_service.osc import progress, resources
 from upgrade_service.osc import proxy as client
 
 Row = dict[str, Any]
@@ -24,8 +25,14 @@ INTERRUPTED = 130
 #: what is waited for -> states that end the wait -> exit status
 GOALS: dict[str, dict[str, int]] = {
     'plan': {'draft': OK, 'cancelled': FAILED},
-    'end': {'succeeded': OK, 'cancelled': FAILED, 'rolled_back': FAILED, 'blocked': FAILED,
-            'paused': HELD, 'draft': HELD},
+    'end': {
+        'succeeded': OK,
+        'cancelled': FAILED,
+        'rolled_back': FAILED,
+        'blocked': FAILED,
+        'paused': HELD,
+        'draft': HELD,
+    },
     'pause': {'paused': OK, 'succeeded': OK, 'blocked': FAILED, 'cancelled': FAILED},
     'cancel': {'cancelled': OK, 'succeeded': FAILED, 'blocked': FAILED, 'paused': HELD},
 }
@@ -109,9 +116,15 @@ def view_for(out: TextIO) -> Plain:
 class Watcher:
     """Follows one upgrade."""
 
-    def __init__(self, api: client.Proxy, ref: str, view: View, *,
-                 sleep: Callable[[float], None] = time.sleep,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        api: client.Proxy,
+        ref: str,
+        view: View,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.api, self.ref, self.view = api, ref, view
         self._sleep, self._clock = sleep, clock
         self.upgrade: Row = {}
@@ -134,8 +147,7 @@ class Watcher:
                 now = self._clock()
                 if since is None:
                     since = now
-                    self.view.say(f'No answer: {e}; the upgrade goes on meanwhile, '
-                                  f'still trying')
+                    self.view.say(f'No answer: {e}; the upgrade goes on meanwhile, still trying')
                 elif e.status == 401 and now - since > CREDENTIALS_GRACE:
                     raise
                 self._sleep(POLL)
@@ -185,9 +197,14 @@ class Watcher:
         self._name_steps(events)
         for event in events:
             self._quiet = 0
-            step = self._steps.get(event.get('step_id') or '')
-            began = self._began.get(event.get('step_id') or '')
-            line = progress.event_line(event, step, began)
+            ident = event.get('step_id') or ''
+            if (event.get('detail') or {}).get('after') in states.STEP_STUCK:
+                self._steps[ident] = self.patient(
+                    lambda i=ident: self.api.row(  # type: ignore[misc]
+                        resources.Step, i, upgrade_ref=self.ref
+                    )
+                )
+            line = progress.event_line(event, self._steps.get(ident), self._began.get(ident))
             self._remember([event])
             if line and (not self.view.live or progress.is_loud(event)):
                 self.view.say(line)
@@ -220,7 +237,8 @@ class Watcher:
         running: list[Row] = []
         if self.upgrade['state'] in ('running', 'stopping', 'blocked'):
             running = self.patient(
-                lambda: list(self.api.steps(self.ref, state='running', limit=50)))
+                lambda: list(self.api.steps(self.ref, state='running', limit=50))
+            )
         now = self._clock()
         self._seen = {s['id']: self._seen.get(s['id'], now) for s in running}
         width = shutil.get_terminal_size().columns
@@ -228,6 +246,12 @@ class Watcher:
 
     def stuck(self) -> list[Row]:
         """Return the steps that failed or of which nobody knows."""
-        return [s for state in ('failed', 'unknown')
-                for s in self.patient(lambda s=state: list(  # type: ignore[misc]
-                    self.api.steps(self.ref, state=s, limit=20)))]
+        return [
+            s
+            for state in ('failed', 'unknown')
+            for s in self.patient(
+                lambda s=state: list(  # type: ignore[misc]
+                    self.api.steps(self.ref, state=s, limit=20)
+                )
+            )
+        ]

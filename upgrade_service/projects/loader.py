@@ -66,7 +66,7 @@ class Project:
     upgrade: Mapping[str, Any]  #: {rolling, skip_level, source, proof}
     services: Mapping[str, Binary]
     commands: Mapping[str, tuple[Command, ...]]
-    prove: Mapping[str, tuple[str, ...]]  #: {imports, scripts}
+    prove: Mapping[str, tuple[str, ...]]  #: {imports, control, data, scripts}
     after: tuple[After, ...] = ()
     config: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     databases: tuple[str, ...] = ()
@@ -89,8 +89,10 @@ class Projects:
 
     def __init__(self, raw: Mapping[str, Mapping[str, Any]]) -> None:
         self._projects = {name: _project(data) for name, data in sorted(raw.items())}
-        self._binaries = {binary: project for project in self._projects.values()
-                          for binary in project.services}
+        self._binaries = {
+            binary: project for project in self._projects.values() for binary in project.services
+        }
+        self.raw = raw
         self.digest = model.digest(raw)
 
     def get(self, name: str) -> Project:
@@ -175,13 +177,12 @@ def _check(data: Mapping[str, Any], name: str) -> None:
     known = {source['id'] for source in data['sources']}
     for fact in [data['upgrade'], *data.get('after', ())]:
         if fact['source'] not in known:
-            raise exception.Invalid(field=name, rule=f"source {fact['source']} is not listed")
+            raise exception.Invalid(field=name, rule=f'source {fact["source"]} is not listed')
 
 
 def _project(data: Mapping[str, Any]) -> Project:
     services = {name: _binary(name, facts) for name, facts in data['services'].items()}
-    commands = {kind: tuple(_command(c) for c in some)
-                for kind, some in data['commands'].items()}
+    commands = {kind: tuple(_command(c) for c in some) for kind, some in data['commands'].items()}
     return Project(
         **{key: data[key] for key in ('project', 'distribution', 'module', 'summary', 'upgrade')},
         sources=tuple(data['sources']),

@@ -14,8 +14,9 @@ from upgrade_service.projects import releases as releases_data
 UNRELEASED = frozenset({'future', 'development'})
 
 
-def hops_from(releases: releases_data.Releases,
-              source: releases_data.Release) -> list[releases_data.Release]:
+def hops_from(
+    releases: releases_data.Releases, source: releases_data.Release
+) -> list[releases_data.Release]:
     """List the releases one hop away that are released: the next, and the next SLURP."""
     later = [r for r in releases.all() if r > source]
     hops = later[:1]
@@ -24,8 +25,9 @@ def hops_from(releases: releases_data.Releases,
     return [r for r in dict.fromkeys(hops) if r.status not in UNRELEASED]
 
 
-def paths_from(releases: releases_data.Releases, release_id: str,
-               projects: loader.Projects) -> list[dict[str, Any]]:
+def paths_from(
+    releases: releases_data.Releases, release_id: str, projects: loader.Projects
+) -> list[dict[str, Any]]:
     """List what is reachable: {to, hops: [ids], slurp, projects: {name: rolling | cold}}.
 
     :raises UnknownRelease: there is no release `release_id`.
@@ -37,15 +39,17 @@ def paths_from(releases: releases_data.Releases, release_id: str,
             'name': hop.name,
             'hops': [hop.id],
             'slurp': hop.slurp,
-            'projects': {name: manner(projects.get(name), source, hop)
-                         for name in projects.names()},
+            'projects': {
+                name: manner(projects.get(name), source, hop) for name in projects.names()
+            },
         }
         for hop in hops_from(releases, source)
     ]
 
 
-def manner(project: loader.Project, source: releases_data.Release,
-           target: releases_data.Release) -> str:
+def manner(
+    project: loader.Project, source: releases_data.Release, target: releases_data.Release
+) -> str:
     """Tell how a project makes a hop: 'rolling', or 'cold' (its API is out meanwhile)."""
     facts = project.upgrade
     adjacent = target.ordinal == source.ordinal + 1
@@ -66,11 +70,13 @@ def check_target(releases: releases_data.Releases, source: str | None, target: s
     hops = hops_from(releases, start)
     if wanted not in hops:
         raise exception.UnreachableRelease(
-            source=start.id, target=wanted.id, rule=_why(start, wanted, hops))
+            source=start.id, target=wanted.id, rule=_why(start, wanted, hops)
+        )
 
 
-def _why(start: releases_data.Release, wanted: releases_data.Release,
-         hops: list[releases_data.Release]) -> str:
+def _why(
+    start: releases_data.Release, wanted: releases_data.Release, hops: list[releases_data.Release]
+) -> str:
     if wanted == start:
         return 'the cloud is there already'
     if wanted < start:

@@ -15,8 +15,9 @@ def merge_policy(raw: Mapping[str, Any] | None) -> dict[str, Any]:
 
     :raises InvalidPolicy: names the key (``drain.on_stuck``) and the rule it breaks.
     """
-    _check(raw or {})
-    return _over(copy.deepcopy(model.POLICY_DEFAULTS), raw or {})
+    wanted = {} if raw is None else raw
+    _check(wanted)
+    return _over(copy.deepcopy(model.POLICY_DEFAULTS), wanted)
 
 
 @functools.cache
@@ -31,7 +32,8 @@ def _check(raw: Any) -> None:
         if unknown:
             known = ', '.join(sorted(_properties(error)))
             raise exception.InvalidPolicy(
-                field='.'.join([*path, unknown]), rule=f'there is no such key; known: {known}')
+                field='.'.join([*path, unknown]), rule=f'there is no such key; known: {known}'
+            )
         raise exception.InvalidPolicy(field='.'.join(path) or 'policy', rule=_rule(error))
 
 
@@ -51,7 +53,7 @@ def _rule(error: jsonschema.ValidationError) -> str:
     value = str(error.instance)[:40]
     limit: Any = error.validator_value
     if error.validator == 'enum':
-        return f"{value!r} must be one of {', '.join(map(str, limit))}"
+        return f'{value!r} must be one of {", ".join(map(str, limit))}'
     if error.validator == 'anyOf':
         return f"{value!r} must be a whole number from 1, or a share such as '5%'"
     return f'{value!r} breaks {error.validator}: {limit}'

@@ -38,15 +38,23 @@ class Releases:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._all = [
-            Release(ordinal=n, id=str(s['id']), name=s['name'], slurp=bool(s['slurp']),
-                    status=s['status'])
+            Release(
+                ordinal=n,
+                id=str(s['id']),
+                name=s['name'],
+                slurp=bool(s['slurp']),
+                status=s['status'],
+            )
             for n, s in enumerate(data['series'])
         ]
         self._by_ref = {ref: r for r in self._all for ref in (r.name, r.id)}
         #: deliverable -> {release: versions, oldest first}
         self._versions: dict[str, dict[Release, list[str]]] = {
-            deliverable: {self._by_ref[name]: [str(v) for v in facts['versions']]
-                          for name, facts in series.items() if name in self._by_ref}
+            deliverable: {
+                self._by_ref[name]: [str(v) for v in facts['versions']]
+                for name, facts in series.items()
+                if name in self._by_ref
+            }
             for deliverable, series in data['deliverables'].items()
         }
 
@@ -85,8 +93,9 @@ class Releases:
     @staticmethod
     def _of_major(series: Mapping[Release, list[str]], number: str) -> Release | None:
         major = number.split('.')[0]
-        same = [r for r, versions in series.items()
-                if any(v.split('.')[0] == major for v in versions)]
+        same = [
+            r for r, versions in series.items() if any(v.split('.')[0] == major for v in versions)
+        ]
         return max(same, default=None)
 
 

@@ -32,12 +32,12 @@ for name in sys.argv[3:]:
         broken |= subprocess.call([sys.executable, '-c', f'import {name}'])
 sys.exit(broken)
 """
-#: argv: module. What was not imported just now is compiled too, but for its tests.
-_COMPILE = """
-import compileall, importlib.util, re, sys
-for path in importlib.util.find_spec(sys.argv[1]).submodule_search_locations:
-    compileall.compile_dir(path, quiet=2, rx=re.compile('/tests?/'))
-"""
+#: compile the project's own package, without its tests, below the tree of argv[1]
+_COMPILE = (
+    'import compileall, pathlib, re, sys\n'
+    'for found in pathlib.Path(sys.argv[1]).glob("python*/site-packages/" + sys.argv[2]):\n'
+    '    compileall.compile_dir(found, quiet=2, rx=re.compile("/tests?/"))\n'
+)
 
 
 def _text(value: str, release: str) -> str:
@@ -66,13 +66,14 @@ def prefetch(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
     if layout.in_use(project.name) == os.path.realpath(target):
         raise exception.Refused(reason=f'{target} is in use: it is not built anew')
     commit = task.params.get('commit')
+    planes = layout.planes(project)
     ops = [
         Op(do='mkdir', title=f'make {layout.root}', path=layout.root, mode=0o755),
         Op(do='remove', title='remove an unfinished environment', path=target),
         _make_venv(layout, target),
         *_checkout(layout, project.name, target, commit),
         _install(task, layout, site, project, target),
-        *_prove(layout, project, target, version if not commit else None),
+        *_prove(layout, project, target, version if not commit else None, planes),
         Op(
             do='write',
             title='mark it as proved',
@@ -147,7 +148,7 @@ def _install(
 
 
 def _command(layout: Layout, target: str) -> tuple[str, ...]:
-    """Return the installer's command; compiling all, tests and all, would cost the cloud."""
+    """Return the installer's command; what is needed is compiled when it is proved."""
     installer = _installer(layout)
     if installer == 'pip':
         return (f'{target}/bin/python', '-m', 'pip', 'install', '--no-input', '--no-compile')
@@ -169,28 +170,36 @@ def _sources(index: dict[str, Any], release: str) -> list[str]:
     return found
 
 
-def _prove(layout: Layout, project: loader.Project, target: str, version: str | None) -> list[Op]:
-    """Import the new code and have its commands answer, as the release notes cannot."""
+def _prove(
+    layout: Layout, project: loader.Project, target: str, version: str | None, planes: set[str]
+) -> list[Op]:
+    """Import the new code that this host needs and have its commands answer.
+
+    The imports leave bytecode behind, and the rest of the project's own is compiled after
+    them, so that the first start of the new version is not the slow one.
+    """
     python, env = f'{target}/bin/python', _environment(layout, project.name, target)
-    modules = project.prove.get('imports', ())
-    ops = [
-        _nice(
-            'import the new code',
-            python,
-            '-c',
-            _IMPORT,
-            project.distribution,
-            version or '',
-            *modules,
-            env=env,
-            timeout=300,
+    extra = [m for plane in sorted(planes) for m in project.prove.get(plane, ())]
+    head = (python, '-c', _IMPORT, project.distribution, version or '')
+    modules = (*project.prove.get('imports', ()), *extra)
+    tree = f'{target}/lib'
+    return [
+        _nice('import the new code', *head, *modules, env=env, timeout=300),
+        *(
+            _nice(
+                f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove'
+            )
+            for s in project.prove.get('scripts', ())
+            if _needed(project, s, planes)
         ),
-        _nice('compile the rest', python, '-c', _COMPILE, project.module, env=env, timeout=600),
+        _nice('compile it', python, '-c', _COMPILE, tree, project.module, env=env, timeout=600),
     ]
-    return ops + [
-        _nice(f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove')
-        for s in project.prove.get('scripts', ())
-    ]
+
+
+def _needed(project: loader.Project, script: str, planes: set[str]) -> bool:
+    """Whether a host uses a command: a service's where it runs, others on control hosts."""
+    known = project.services.get(script)
+    return (known.plane if known else 'control') in planes
 
 
 # -- databases and checks ----------------------------------------------------------------------

@@ -132,6 +132,11 @@ class Layout:
             self._place(properties, patterns, result)
         return result
 
+    def planes(self, project: loader.Project) -> set[str]:
+        """Return the planes ('control', 'data') of a project's units here; without any, both."""
+        found = {project.plane(u.binary) for u in self.units(project.name)[project.name]}
+        return found or {'control', 'data'}
+
     def _patterns(self, project: str) -> list[str]:
         binaries = [f'{b}.service' for b in self.data(project).services]
         return [*binaries, *self.of(project).get('units', ())]

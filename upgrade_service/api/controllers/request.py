@@ -96,4 +96,8 @@ def _strategy(ask: Ask) -> str:
             _all_known('strategy', [asked], sorted(offered))
         return asked
     meant = {name: n for name, n in offered.items() if n and name not in _NEVER_MEANT}
-    return max(sorted(meant), key=lambda name: meant[name], default=FALLBACK_STRATEGY)
+    return max(
+        sorted(meant),
+        key=lambda name: (meant[name], name == FALLBACK_STRATEGY),
+        default=FALLBACK_STRATEGY,
+    )

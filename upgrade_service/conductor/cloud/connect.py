@@ -9,19 +9,19 @@ openstacksdk does not promise that a Connection may be used by several threads, 
 thread has its own on the shared session.
 """
 
-import threading
 from collections.abc import Callable, Mapping
+import threading
 from typing import Any, NoReturn
 from urllib import parse
 
-import openstack
-import requests
 from keystoneauth1 import exceptions as ksa_exceptions
 from keystoneauth1 import session as ksa_session
+import openstack
 from openstack import config as sdk_config
 from openstack import exceptions as sdk_exceptions
 from openstack.config import cloud_region
 from oslo_config import cfg
+import requests
 
 from upgrade_service import exception
 
@@ -169,14 +169,14 @@ def is_away(error: BaseException) -> bool:
 
 
 def get(
-    adapter: Any, path: str, microversion: str | None = None, **params: Any
+    adapter: Any, path: str, microversion: str | None = None, retries: int = 0, **params: Any
 ) -> dict[str, Any]:
-    """GET a document; repeated twice when nobody answers.
+    """GET a document; repeated `retries` times when nobody answers.
 
     :raises: what `is_away` knows, or another SDK exception for a refusal.
     """
     response = adapter.get(
-        path, params=params, microversion=microversion, connect_retries=2, status_code_retries=2,
+        path, params=params, microversion=microversion, connect_retries=retries, status_code_retries=retries,
     )
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json()
@@ -193,7 +193,7 @@ def pages(
     rows: list[dict[str, Any]] = []
     query: Mapping[str, Any] | None = params
     while query is not None:
-        document = get(adapter, path, microversion, **query)
+        document = get(adapter, path, microversion, 2, **query)
         rows.extend(document.get(key, ()))
         query = _next(document.get(f'{key}_links', ())) if document.get(key) else None
     return rows

@@ -88,14 +88,14 @@ class Drain:
             self.empty_at = None
             return False
         if self.empty_at is None:
-            self.empty_at = time.monotonic()
-        return time.monotonic() - self.empty_at >= float(self.drain['settle_seconds'])
+            self.empty_at = self.task.clock()
+        return self.task.clock() - self.empty_at >= float(self.drain['settle_seconds'])
 
     def _rest(self) -> None:
         """Wait for the next look; a stopping owner sees moves under way to their end."""
-        limit = time.monotonic() + LAST_MOVES
-        while self.task.stopping() and self._under_way() and time.monotonic() < limit:
-            time.sleep(min(self.task.poll, 1.0))
+        limit = self.task.clock() + LAST_MOVES
+        while self.task.stopping() and self._under_way() and self.task.clock() < limit:
+            time.sleep(min(self.task.poll, 1.0))  # not wait(): that returns when stopping
             servers = self._servers()
             self._follow(servers)
             self._show(servers)
@@ -123,7 +123,7 @@ class Drain:
             elif server.status not in migrations.MOVABLE or server.task:
                 self._await_movable(server)
             elif len(self._under_way()) < self.drain['parallel']:
-                self._ask(server)
+                self._ask(server, servers)
 
     def _adopt(self, server: Tenant) -> None:
         """Follow a move that somebody else, or an owner before us, began."""
@@ -142,7 +142,7 @@ class Drain:
                 f' ({server.task})' if server.task else '') + ', and only ACTIVE or PAUSED '
                 'servers can be live-migrated')
 
-    def _ask(self, server: Tenant) -> None:
+    def _ask(self, server: Tenant, servers: dict[str, Tenant]) -> None:
         """Ask nova for one move, intent first."""
         record = self._latest(server.id)
         move = self.moves.setdefault(server.id, {'tries': 0, 'not': []})
@@ -152,9 +152,8 @@ class Drain:
                     tries=move['tries'] + 1, after=record['id'] if record else 0)
         self.watches.pop(server.id, None)
         body = {'os-migrateLive': {'host': move['to'], 'block_migration': 'auto'}}
-        self._show({server.id: server})
         try:
-            self.task.act({'moves': self.moves}, lambda cloud, timeout: connect.send(
+            self.task.act(self._shown(servers), lambda cloud, timeout: connect.send(
                 cloud.compute, 'post', f'/servers/{server.id}/action', body, timeout=timeout,
                 microversion=migrations.LIVE))
         except sdk_exceptions.NotFoundException:
@@ -229,12 +228,17 @@ class Drain:
 
     def _broken(self, server: Tenant, record: Row) -> None:
         """A move ended badly: the server is where it was, or in ERROR."""
-        if server.moving:  # nova is still cleaning up
-            if self._idle(server.id, 'cleaning') < self.drain['no_progress_seconds']:
-                return
+        if server.moving and self._idle(server.id, 'cleaning') < self.drain['no_progress_seconds']:
+            return  # nova is still cleaning up
+        if server.host != self.host and server.status in migrations.MOVABLE:
+            self._arrive(server, self.moves[server.id])  # it failed so late that it did arrive
+            return
+        move = self.moves[server.id]
         why = self.task.read('the reason', lambda cloud: migrations.reason(cloud, server.id))
-        said = f'{record["status"]} on its way to {record.get("dest_compute") or "any host"}'
-        self._retry(server, f'{said}: {why or server.fault or "see nova-compute.log"}')
+        to = record.get('dest_compute') or move['to'] or 'any host'
+        said = f'{record["status"]} on its way to {to}'
+        self._retry(server, f'{said} (now {server.status} on {server.host}): '
+                    f'{why or server.fault or "see nova-compute.log"}')
 
     def _retry(self, server: Tenant, why: str) -> None:
         move = self.moves[server.id]
@@ -253,10 +257,10 @@ class Drain:
 
     def _idle(self, server_id: str, sign: Any) -> float:
         """Return the seconds for which `sign` has been the same."""
-        watch = self.watches.setdefault(server_id, Watch(at=time.monotonic()))
+        watch = self.watches.setdefault(server_id, Watch(at=self.task.clock()))
         if watch.sign != sign:
-            watch.sign, watch.at = sign, time.monotonic()
-        return time.monotonic() - watch.at
+            watch.sign, watch.at = sign, self.task.clock()
+        return self.task.clock() - watch.at
 
     def _progress(self, server: Tenant, move: Row, record: Row) -> None:
         """Note how far it is; act when it has stood still for too long."""
@@ -275,7 +279,7 @@ class Drain:
         if on_stuck == 'leave' or watch.forced:
             self._fail(server, f'{stood}; it was left as it is')
         else:
-            watch.forced, watch.at = True, time.monotonic()
+            watch.forced, watch.at = True, self.task.clock()
             move['stuck'] = stood
             self._push(server, record, on_stuck)
 
@@ -301,18 +305,22 @@ class Drain:
         return self.task.read('migration records', lambda cloud: (
             migrations.latest(cloud, server_id)))
 
-    def _show(self, servers: dict[str, Tenant]) -> None:
-        """Save the progress, when it differs from what was saved."""
+    def _shown(self, servers: dict[str, Tenant]) -> Row:
+        """Return the progress."""
         ended = sum(m['state'] in ('moved', 'gone') for m in self.moves.values())
         still = {i for i in servers if self.moves.get(i, {}).get('state') not in ('moved', 'gone')}
         total = max(self.task.progress.get('total', 0),
                     ended + len(still | set(self._under_way())))
-        shown = {
+        return {
             'done': ended, 'total': total, 'moves': self.moves, 'provider': self.provider,
             'current': [{'server': i, 'name': m.get('name'), 'to': m['to'],
                          'status': m.get('status'), 'percent': m.get('percent')}
                         for i, m in self.moves.items() if m['state'] in ('asked', 'moving')],
         }
+
+    def _show(self, servers: dict[str, Tenant]) -> None:
+        """Save the progress, when it differs from what was saved."""
+        shown = self._shown(servers)
         if model.canonical(shown) != self.saved:
             self.saved = model.canonical(shown)
             self.task.progress.update(shown)
@@ -328,8 +336,8 @@ class Drain:
                            for i, m in list(bad.items())[:5])
         more = f' and {len(bad) - 5} more' if len(bad) > 5 else ''
         return tasks.failed(
-            f'{self.host} is not empty: {listed}{more}; move, stop or delete what stays, then '
-            'retry the step', servers=sorted(bad), **data)
+            f'{self.host} could not be drained: {listed}{more}; put these servers right, move or '
+            'delete them, then retry the step', servers=sorted(bad), **data)
 
 
 def _inherited(move: Row) -> Row:

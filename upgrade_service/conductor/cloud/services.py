@@ -4,7 +4,6 @@ What somebody else has disabled stays disabled: only a disabled_reason that carr
 id of this upgrade gives the right to enable.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib import parse
@@ -76,7 +75,7 @@ def disable_host(task: tasks.CloudTask) -> base.Outcome:
 def enable_host(task: tasks.CloudTask) -> base.Outcome:
     """Let the scheduler use the host again, if it was we who said it should not."""
     left = []
-    deadline = time.monotonic() + model.KINDS['enable_host'].timeout
+    deadline = task.clock() + model.KINDS['enable_host'].timeout
     for binary in task.params.get('binaries', ['nova-compute']):
         while True:
             record = _record(task, binary)
@@ -87,7 +86,7 @@ def enable_host(task: tasks.CloudTask) -> base.Outcome:
                 break
             if record['state'] == 'up':
                 _set(task, record, {'status': 'enabled'})
-            elif time.monotonic() > deadline:
+            elif task.clock() > deadline:
                 raise tasks.Unfit(f'{binary} on {task.host} is {record["state"]} in nova, so it '
                                   'stays disabled; look at its log on the host, then retry')
             else:
@@ -201,7 +200,7 @@ def verify_service(task: tasks.CloudTask) -> base.Outcome:
     """Prove from outside that the project's services on the host run and serve."""
     project = str(task.step['project'])
     wanted = list(task.params.get('binaries') or ())
-    deadline = time.monotonic() + model.KINDS['verify_service'].timeout - 30
+    deadline = task.clock() + model.KINDS['verify_service'].timeout - 30
     first: dict[str, dict[str, Any]] = {}
     while True:
         rows = _records(task, project)
@@ -214,7 +213,7 @@ def verify_service(task: tasks.CloudTask) -> base.Outcome:
                               'unset that when the host is sound, then retry')
         if not late:
             break
-        if time.monotonic() > deadline:
+        if task.clock() > deadline:
             raise tasks.Unfit(f'{", ".join(late)} on {task.host} did not report to {project} '
                               'after the restart; look at its log on the host, then retry')
         task.pause()
@@ -240,7 +239,7 @@ def _api(task: tasks.CloudTask, project: str, deadline: float) -> str:
             if not (connect.is_away(error) or isinstance(error, tasks.Unfit)):
                 raise
             connect.forget(task.conf, task.cluster['cloud'])
-            if time.monotonic() > deadline:
+            if task.clock() > deadline:
                 raise tasks.Unfit(f'the API of {project} does not answer: {error}; look at its '
                                   'log on the control hosts, then retry') from error
             task.pause()

@@ -6,9 +6,9 @@ outlast the call. So a new owner finds every intent and reads the cloud to see w
 them came true.
 """
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import openstack
@@ -53,6 +53,7 @@ class CloudTask:
     wait: Callable[[float], None]  #: seconds; may return early when stopping
     inventory: Callable[[], model.Inventory]
     poll: float = 1.0  #: seconds between two looks at the cloud
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def host(self) -> str:
@@ -102,8 +103,8 @@ class CloudTask:
                 if not connect.is_away(error):
                     raise
                 connect.forget(self.conf, self.cluster['cloud'])
-                gone_at = gone_at or time.monotonic()
-                if time.monotonic() - gone_at > self.conf.conductor.control_plane_grace:
+                gone_at = gone_at or self.clock()
+                if self.clock() - gone_at > self.conf.conductor.control_plane_grace:
                     raise Unfit(
                         f'{what}: the cloud did not answer for '
                         f'{self.conf.conductor.control_plane_grace} s ({error}); '

@@ -7,8 +7,8 @@ engines together.
 """
 
 import abc
-import dataclasses
 from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any
 
 from oslo_config import cfg

@@ -5,8 +5,8 @@ host knows which version is installed there, and of services without a record in
 cloud (every API) even that they exist.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 from upgrade_service import model

@@ -4,12 +4,12 @@ One request for each page of each list, none for each host.
 """
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Mapping
+import dataclasses
 from typing import Any
 
-import openstack as sdk
 from keystoneauth1 import exceptions as ksa_exceptions
+import openstack as sdk
 from openstack import exceptions as sdk_exceptions
 from oslo_config import cfg
 
@@ -66,7 +66,7 @@ def _groups(cloud: sdk.connection.Connection) -> Rows:
     """Server groups page by offset and have no links."""
     rows: Rows = []
     while True:
-        page = connect.get(cloud.compute, '/os-server-groups', GROUPS, all_projects=1,
+        page = connect.get(cloud.compute, '/os-server-groups', GROUPS, 2, all_projects=1,
                            limit=PAGE, offset=len(rows))['server_groups']
         known = {g['id'] for g in rows}
         new = [g for g in page if g['id'] not in known]
@@ -83,7 +83,7 @@ def _capacity(cloud: sdk.connection.Connection) -> Rows:
     is missing and keeps what its hypervisor says.
     """
     try:
-        document = connect.get(cloud.placement, '/allocation_candidates', CANDIDATES,
+        document = connect.get(cloud.placement, '/allocation_candidates', CANDIDATES, 2,
                                resources='MEMORY_MB:1')
     except sdk_exceptions.NotFoundException:
         return []

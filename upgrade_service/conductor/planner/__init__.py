@@ -18,8 +18,13 @@ from upgrade_service.projects import releases as releases_data
 __all__ = ['Request', 'make_plan', 'share']
 
 
-def make_plan(inventory: model.Inventory, request: Request, projects: loader.Projects,
-              releases: releases_data.Releases, strategies: Mapping[str, Any]) -> model.Plan:
+def make_plan(
+    inventory: model.Inventory,
+    request: Request,
+    projects: loader.Projects,
+    releases: releases_data.Releases,
+    strategies: Mapping[str, Any],
+) -> model.Plan:
     """Plan one hop; what stands in its way is listed in the plan's problems.
 
     `strategies`: name -> object with ``steps(services, facts, target)`` and ``kinds``.
@@ -32,7 +37,7 @@ def make_plan(inventory: model.Inventory, request: Request, projects: loader.Pro
         scope=scope,
         draft=draft.Draft(request.policy, request.strategy),
         drains=drains,
-        canaries=frozenset(d.host for d in drains.order[:request.policy['canary']['hosts']]),
+        canaries=frozenset(d.host for d in drains.order[: request.policy['canary']['hosts']]),
     )
     for stage, add_steps in stages.STAGES.items():
         build.draft.begin(stage)
@@ -53,5 +58,10 @@ def _drains(scope: scopes.Scope) -> drain.Drains:
     if policy['drain']['instances'] == 'none':
         return drain.Drains(order=[drain.Drain(host) for host in hosts])
     one_by_one = share(policy['max_unavailable'], len(hosts)) == 1
-    return drain.plan_drains(scope.inventory, hosts, scope.upgraded, spread=one_by_one,
-                             on_immovable=policy['drain']['on_immovable'])
+    return drain.plan_drains(
+        scope.inventory,
+        hosts,
+        scope.upgraded,
+        spread=one_by_one,
+        on_immovable=policy['drain']['on_immovable'],
+    )

@@ -77,15 +77,20 @@ class AtTarget(Constraint):
             version = paper.releases.latest(step.project or '', paper.request.to_release)
             right = version or ''
             if (step.params.get('version'), step.params.get('release')) != (
-                    right, paper.request.to_release):
+                right,
+                paper.request.to_release,
+            ):
                 yield f'{said(step)} leads to {step.params.get("version")}, not to {right}'
         for step in paper.of('upgrade_service'):
             reached |= {(step.host, unit) for unit in step.params.get('units', ())}
         for service in paper.inventory.services:
             here = (service.host, service.binary) in reached
-            wanted = (paper.behind(service) and service.project in paper.projects
-                      and paper.request.selects_project(service.project)
-                      and paper.request.selects(paper.inventory.hosts.get(service.host)))
+            wanted = (
+                paper.behind(service)
+                and service.project in paper.projects
+                and paper.request.selects_project(service.project)
+                and paper.request.selects(paper.inventory.hosts.get(service.host))
+            )
             if wanted and not here:
                 yield f'{service.binary} on {service.host} is left behind'
             if here and not paper.behind(service):
@@ -119,8 +124,9 @@ class PersonAsked(Constraint):
             if stage in stages and not (gate and gate.params.get('person') is True):
                 yield f'{stage} begins without asking a person'
         for step in paper.plan.steps:
-            old_code = (step.kind == 'online_migrations'
-                        and step.params.get('version') == step.params.get('from_version'))
+            old_code = step.kind == 'online_migrations' and step.params.get(
+                'version'
+            ) == step.params.get('from_version')
             if step.what.ponr and not step.ponr and not old_code:
                 yield f'{said(step)} is a point of no return and does not say so'
             if step.ponr and step.stage != 'finish':
@@ -136,7 +142,8 @@ class NewCodeFirst(Constraint):
         for step in paper.of('upgrade_service'):
             prefetch = fetched.get((step.host, step.project))
             if step.project in projects and not (
-                    prefetch and paper.before(prefetch.ord, step.ord)):
+                prefetch and paper.before(prefetch.ord, step.ord)
+            ):
                 yield f'{said(step)} comes before its new code is there'
 
 
@@ -150,8 +157,11 @@ class DatabaseFirst(Constraint):
             if plane != 'control':
                 continue
             data = paper.projects.get(project)
-            chain = [next(paper.of(kind, project=project), None) for kind in self.KINDS
-                     if kind in data.commands]
+            chain = [
+                next(paper.of(kind, project=project), None)
+                for kind in self.KINDS
+                if kind in data.commands
+            ]
             if None in chain:
                 yield f'{project} is switched without a database step that it needs'
             numbers = [s.ord for s in chain if s] + [switches[0].ord]
@@ -177,8 +187,10 @@ class OneControlHost(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         for kind in ('upgrade_service', 'restart_service'):
-            chain = sorted((s for s in paper.of(kind) if paper.plane(s) == 'control'),
-                           key=lambda s: paper.position[s.ord])
+            chain = sorted(
+                (s for s in paper.of(kind) if paper.plane(s) == 'control'),
+                key=lambda s: paper.position[s.ord],
+            )
             for a, b in itertools.pairwise(chain):
                 if not paper.before(a.ord, b.ord):
                     yield f'{said(a)} and {said(b)} may run at once'
@@ -196,9 +208,12 @@ class ControlBeforeData(Constraint):
                 if not paper.before(a.ord, b.ord):
                     yield f'{said(b)} does not wait for {said(a)}'
             for service in paper.inventory.of_project(project):
-                if not control and paper.behind(service) and not paper.named_project(
-                        project, 'control_plane_behind') and paper.projects.get(project).plane(
-                            service.binary) == 'control':
+                if (
+                    not control
+                    and paper.behind(service)
+                    and not paper.named_project(project, 'control_plane_behind')
+                    and paper.projects.get(project).plane(service.binary) == 'control'
+                ):
                     yield f'{project} is switched on hosts while its control plane is behind'
                     break
 
@@ -230,14 +245,21 @@ class HostSequence(Constraint):
     def _work(paper: papers.Paper, host: str) -> list[model.Step]:
         """Return what must happen inside the host's window."""
         stage = paper.window[host]['disable_host'].stage
-        return [s for s in paper.on[host] if s.stage == stage
-                and s.kind in ('upgrade_service', 'verify_host', 'verify_service')]
+        return [
+            s
+            for s in paper.on[host]
+            if s.stage == stage and s.kind in ('upgrade_service', 'verify_host', 'verify_service')
+        ]
 
     def _verified(self, paper: papers.Paper, host: str) -> Iterator[str]:
         work = self._work(paper, host)
         for switch in (s for s in work if s.kind == 'upgrade_service'):
-            if not any(s.kind == 'verify_service' and s.project == switch.project
-                       and paper.before(switch.ord, s.ord) for s in work):
+            if not any(
+                s.kind == 'verify_service'
+                and s.project == switch.project
+                and paper.before(switch.ord, s.ord)
+                for s in work
+            ):
                 yield f'{said(switch)} is not verified before the host is enabled'
 
 
@@ -251,7 +273,8 @@ class NoHoldAndWait(Constraint):
                 continue
             for step in paper.on[host]:
                 inside = paper.before(first.ord, step.ord) and (
-                    step is last or paper.before(step.ord, last.ord))
+                    step is last or paper.before(step.ord, last.ord)
+                )
                 strangers = [n for n in step.parents if paper.steps[n].host != host]
                 if inside and strangers:
                     yield f'{said(step)} waits for steps {strangers} of others while {host} is out'
@@ -262,8 +285,13 @@ class AgentsInOrder(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         for host, steps in paper.on.items():
-            units = {unit: s for s in steps if s.kind == 'upgrade_service'
-                     for unit in s.params.get('units', ()) if paper.plane(s) == 'data'}
+            units = {
+                unit: s
+                for s in steps
+                if s.kind == 'upgrade_service'
+                for unit in s.params.get('units', ())
+                if paper.plane(s) == 'data'
+            }
             for (one, a), (two, b) in itertools.permutations(units.items(), 2):
                 if self._must(paper, one, two) and not paper.before(a.ord, b.ord):
                     yield f'{two} on {host} does not wait for {one}'
@@ -281,18 +309,27 @@ class PinsLast(Constraint):
     """What only old code needs is removed when no old code of the project runs any more."""
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
-        done = {(s.host, unit) for s in paper.of('upgrade_service')
-                for unit in s.params.get('units', ())}
-        left = {s.project for s in paper.inventory.services
-                if paper.behind(s) and (s.host, s.binary) not in done}
+        done = {
+            (s.host, unit)
+            for s in paper.of('upgrade_service')
+            for unit in s.params.get('units', ())
+        }
+        left = {
+            s.project
+            for s in paper.inventory.services
+            if paper.behind(s) and (s.host, s.binary) not in done
+        }
         for step in paper.of('restart_service', 'online_migrations', 'db_contract'):
             if not step.ponr:
                 continue
             if step.project in left:
                 yield f'{said(step)} though {step.project} stays behind somewhere'
             for (project, _), switches in paper.switches.items():
-                late = [s for s in switches if project == step.project
-                        and not paper.before(s.ord, step.ord)]
+                late = [
+                    s
+                    for s in switches
+                    if project == step.project and not paper.before(s.ord, step.ord)
+                ]
                 if late:
                     yield f'{said(step)} does not wait for {said(late[0])}'
 
@@ -300,7 +337,17 @@ class PinsLast(Constraint):
 #: checked first; the others need a plan that can be laid out
 FORM: tuple[Constraint, ...] = (Known(), Acyclic())
 ORDER: tuple[Constraint, ...] = (
-    Selected(), AtTarget(), StagesMeet(), PersonAsked(), NewCodeFirst(), DatabaseFirst(),
-    ProjectsInOrder(), OneControlHost(), ControlBeforeData(), HostSequence(), NoHoldAndWait(),
-    AgentsInOrder(), PinsLast(),
+    Selected(),
+    AtTarget(),
+    StagesMeet(),
+    PersonAsked(),
+    NewCodeFirst(),
+    DatabaseFirst(),
+    ProjectsInOrder(),
+    OneControlHost(),
+    ControlBeforeData(),
+    HostSequence(),
+    NoHoldAndWait(),
+    AgentsInOrder(),
+    PinsLast(),
 )

@@ -27,10 +27,18 @@ class Draft:
         """Let the steps that follow belong to a stage."""
         self._wanted = stage
 
-    def add(self, kind: str, *, after: Iterable[int | None] = (), host: str | None = None,
-            project: str | None = None, binaries: Iterable[str] = (),
-            params: Mapping[str, Any] | None = None, ponr: bool | None = None,
-            estimate: int | None = None) -> int:
+    def add(
+        self,
+        kind: str,
+        *,
+        after: Iterable[int | None] = (),
+        host: str | None = None,
+        project: str | None = None,
+        binaries: Iterable[str] = (),
+        params: Mapping[str, Any] | None = None,
+        ponr: bool | None = None,
+        estimate: int | None = None,
+    ) -> int:
         """Append a step and return its number.
 
         What it comes after in earlier stages is behind the gate already; with nothing else
@@ -40,24 +48,38 @@ class Draft:
             self._open()
         here = {n for n in after if n is not None and self.steps[n - 1].stage == self._stage}
         parents = tuple(sorted(here)) or self._gate
-        return self._append(kind, parents, host=host, project=project,
-                            service=','.join(binaries) or None, params=params or {},
-                            ponr=ponr, estimate=estimate)
+        return self._append(
+            kind,
+            parents,
+            host=host,
+            project=project,
+            service=','.join(binaries) or None,
+            params=params or {},
+            ponr=ponr,
+            estimate=estimate,
+        )
 
     def _open(self) -> None:
         if self.steps:
             person = self._wanted in self._policy['gates']
             soak = self._policy['canary']['soak_seconds'] if self._stage == 'canary' else 0
             params = {'gate': self._wanted, 'person': person, 'soak_seconds': soak}
-            self._gate = (self._append('gate', tuple(self._loose), params=params,
-                                       estimate=soak),)
+            self._gate = (self._append('gate', tuple(self._loose), params=params, estimate=soak),)
             self._loose = {}
         self._stage = self._wanted
 
-    def _append(self, kind: str, parents: tuple[int, ...], *, params: Mapping[str, Any],
-                host: str | None = None, project: str | None = None,
-                service: str | None = None, ponr: bool | None = None,
-                estimate: int | None = None) -> int:
+    def _append(
+        self,
+        kind: str,
+        parents: tuple[int, ...],
+        *,
+        params: Mapping[str, Any],
+        host: str | None = None,
+        project: str | None = None,
+        service: str | None = None,
+        ponr: bool | None = None,
+        estimate: int | None = None,
+    ) -> int:
         facts = model.KINDS[kind]
         step = model.Step(
             ord=len(self.steps) + 1,

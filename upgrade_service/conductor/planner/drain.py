@@ -44,12 +44,16 @@ class Drains:
 
     def last_hosts(self) -> dict[str, str]:
         """Return where each server that moves ends up."""
-        return {server: target for drain in self.order
-                for server, target in drain.moves.items()}
+        return {server: target for drain in self.order for server, target in drain.moves.items()}
 
 
-def plan_drains(inventory: model.Inventory, hosts: Iterable[str], upgraded: Collection[str],
-                on_immovable: str, spread: bool) -> Drains:
+def plan_drains(
+    inventory: model.Inventory,
+    hosts: Iterable[str],
+    upgraded: Collection[str],
+    on_immovable: str,
+    spread: bool,
+) -> Drains:
     """Plan the drains of `hosts`, zone by zone; what cannot be moved becomes a problem.
 
     `upgraded`: hosts at the target already. `spread`: fill targets evenly instead of early.
@@ -64,7 +68,8 @@ def plan_drains(inventory: model.Inventory, hosts: Iterable[str], upgraded: Coll
         zone.offer(_outsiders(people, az, set(zones[az])), set(upgraded))
         result.order.extend(zone.plan())
         result.problems.extend(zone.problems)
-    result.order.sort(key=lambda drain: drain.depth)
+    # who waits for nobody comes first, and of those the emptiest: the canaries are taken here
+    result.order.sort(key=lambda drain: (drain.depth, len(drain.moves)))
     return result
 
 
@@ -88,8 +93,12 @@ class _People:
     def welcomes(self, host: str) -> bool:
         """Tell whether nova would send a server to a host (once it is up again)."""
         service = self._compute.get(host)
-        return (service is not None and service.state != 'down' and not service.forced_down
-                and service.status == 'enabled')
+        return (
+            service is not None
+            and service.state != 'down'
+            and not service.forced_down
+            and service.status == 'enabled'
+        )
 
     def why_immovable(self, server: model.Server) -> str | None:
         """Say why a server cannot be live-migrated, if so."""
@@ -105,15 +114,19 @@ class _People:
 
 
 def _outsiders(people: _People, az: str | None, planned: set[str]) -> list[str]:
-    return [name for name, host in sorted(people.hosts.items())
-            if host.az == az and name not in planned and people.welcomes(name)]
+    return [
+        name
+        for name, host in sorted(people.hosts.items())
+        if host.az == az and name not in planned and people.welcomes(name)
+    ]
 
 
 class _Zone:
     """One availability zone, drained host by host."""
 
-    def __init__(self, people: _People, hosts: Sequence[str], on_immovable: str,
-                 spread: bool) -> None:
+    def __init__(
+        self, people: _People, hosts: Sequence[str], on_immovable: str, spread: bool
+    ) -> None:
         self._people = people
         self._on_immovable = on_immovable
         self._order = sorted(hosts, key=self._load)
@@ -161,8 +174,7 @@ class _Zone:
         homeless = [s for s in guests if s.id not in bound and not self._place(drain, s)]
         left = [s for s in guests if s.id in bound or s in homeless]
         drain.leave = [s.id for s in left]
-        named = [f'{s.name} {bound[s.id]}' for s in left
-                 if s.id in bound and s.state not in GONE]
+        named = [f'{s.name} {bound[s.id]}' for s in left if s.id in bound and s.state not in GONE]
         if named:
             self.problems.append(self._immovable(drain.host, named))
         if homeless:
@@ -191,9 +203,9 @@ class _Zone:
             code='immovable_servers',
             severity='blocking' if self._on_immovable == 'block' else 'warning',
             host=host,
-            message=f"{host} cannot be emptied: {'; '.join(named[:_NAMED])}{more}",
+            message=f'{host} cannot be emptied: {"; ".join(named[:_NAMED])}{more}',
             hint='start or delete them, or set the policy drain.on_immovable to skip: they then '
-                 'stay on the host during its upgrade',
+            'stay on the host during its upgrade',
         )
 
     def _no_room(self, host: str, homeless: Sequence[model.Server]) -> model.Problem:
@@ -204,7 +216,7 @@ class _Zone:
             severity='blocking',
             host=host,
             message=f'{len(homeless)} servers of {host} ({vcpus} vCPUs, {ram} MB) find no room '
-                    f'on other hosts of {zone} that nova would accept',
+            f'on other hosts of {zone} that nova would accept',
             hint=f'free {vcpus} vCPUs and {ram} MB on hosts of {zone}, add or enable a host '
-                 'there, or set the policy drain.instances to none',
+            'there, or set the policy drain.instances to none',
         )

@@ -37,14 +37,16 @@ class Occupancy:
         self.home: dict[str, list[model.Server]] = {}
         for server in paper.inventory.servers:
             self.home.setdefault(server.host, []).append(server)
-        self.drains = {s.host or '': s for s in paper.of('drain_host')}
+        drains = sorted(paper.of('drain_host'), key=lambda s: paper.position[s.ord])
+        self.drains = {s.host or '': s for s in drains}
         self.visits: dict[str, list[Visit]] = {}
-        for step in sorted(self.drains.values(), key=lambda s: paper.position[s.ord]):
+        for step in self.drains.values():
             for server, target in step.params.get('moves', {}).items():
                 if server in self.servers:
                     leaves = server in self.moves(target)
                     self.visits.setdefault(target, []).append(
-                        Visit(self.servers[server], step, leaves))
+                        Visit(self.servers[server], step, leaves)
+                    )
 
     def moves(self, host: str) -> Mapping[str, str]:
         """Return the moves of a host's drain."""
@@ -55,8 +57,10 @@ class Occupancy:
         """Yield who may be on a host together: until its drain has ended, and after."""
         home, visits = self.home.get(host, []), self.visits.get(host, [])
         yield home + [v.server for v in visits if not self.arrives_later(host, v.drain)]
-        yield ([s for s in home if s.id not in self.moves(host)]
-               + [v.server for v in visits if not v.leaves])
+        yield (
+            [s for s in home if s.id not in self.moves(host)]
+            + [v.server for v in visits if not v.leaves]
+        )
 
     def arrives_later(self, host: str, drain: model.Step) -> bool:
         """Tell whether a drain waits for the one of `host`."""
@@ -75,8 +79,11 @@ class Emptied(constraints.Constraint):
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         people = Occupancy(paper)
         for host, drain in people.drains.items():
-            guests = {v.server.id for v in people.visits.get(host, ())
-                      if not people.arrives_later(host, v.drain)}
+            guests = {
+                v.server.id
+                for v in people.visits.get(host, ())
+                if not people.arrives_later(host, v.drain)
+            }
             here = guests | {s.id for s in people.home.get(host, ()) if s.state not in _GONE}
             left = here - people.moves(host).keys()
             if left and not paper.named(host, *_STAYS):
@@ -92,14 +99,23 @@ class MovedOnce(constraints.Constraint):
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         people = Occupancy(paper)
         moved = Counter(server for host in people.drains for server in people.moves(host))
-        sheltered = {v.server.id for host, visits in people.visits.items() for v in visits
-                     if host in people.drains and not people.arrives_later(host, v.drain)}
+        sheltered = {
+            v.server.id
+            for host, visits in people.visits.items()
+            for v in visits
+            if host in people.drains and not people.arrives_later(host, v.drain)
+        }
         for server, times in moved.items():
             if times > 2 or (times == 2 and server not in sheltered):
                 yield f'server {server} moves {times} times'
-        for server, last in paper.plan.moves.items():
-            if last not in {people.moves(h).get(server) for h in people.drains}:
-                yield f'server {server} does not end on {last}'
+        ends = {
+            server: target
+            for host in people.drains
+            for server, target in people.moves(host).items()
+        }
+        for server in ends.keys() | paper.plan.moves.keys():
+            if ends.get(server) != paper.plan.moves.get(server):
+                yield f'server {server} ends on {ends.get(server)}, which the plan does not say'
 
 
 class MovedWell(constraints.Constraint):
@@ -111,7 +127,8 @@ class MovedWell(constraints.Constraint):
         for source, drain in people.drains.items():
             for target in dict.fromkeys(people.moves(source).values()):
                 why = self._unfit(paper, compute.get(target), source, target) or (
-                    self._out(paper, drain, target))
+                    self._out(paper, drain, target)
+                )
                 if why:
                     yield f'{constraints.said(drain)} moves servers to {target}, which {why}'
             for server in people.moves(source).keys() & people.servers.keys():
@@ -119,8 +136,9 @@ class MovedWell(constraints.Constraint):
                     yield f'server {server} is {people.servers[server].state}: nova refuses'
 
     @staticmethod
-    def _unfit(paper: papers.Paper, service: model.Service | None, source: str,
-               target: str) -> str | None:
+    def _unfit(
+        paper: papers.Paper, service: model.Service | None, source: str, target: str
+    ) -> str | None:
         here, there = paper.inventory.hosts.get(source), paper.inventory.hosts.get(target)
         if here is None or there is None or service is None or source == target:
             return 'is no other compute host'
@@ -151,11 +169,19 @@ class Roomy(constraints.Constraint):
         people = Occupancy(paper)
         for host in people.visits:
             room = paper.inventory.hosts.get(host, model.Host(name=host))
+            home = self._size(people.home.get(host, ()))
             for crowd in people.times(host):
-                vcpus, ram = sum(s.vcpus for s in crowd), sum(s.ram_mb for s in crowd)
-                if vcpus > room.vcpus or ram > room.ram_mb:
-                    yield (f'{host} may have to hold {vcpus} vCPUs and {ram} MB, '
-                           f'and has {room.vcpus} and {room.ram_mb}')
+                vcpus, ram = self._size(crowd)
+                if vcpus > max(room.vcpus, home[0]) or ram > max(room.ram_mb, home[1]):
+                    yield (
+                        f'{host} may have to hold {vcpus} vCPUs and {ram} MB, '
+                        f'and has {room.vcpus} and {room.ram_mb}'
+                    )
+
+    @staticmethod
+    def _size(servers: Iterable[model.Server]) -> tuple[int, int]:
+        servers = list(servers)
+        return sum(s.vcpus for s in servers), sum(s.ram_mb for s in servers)
 
 
 class Apart(constraints.Constraint):
@@ -171,10 +197,14 @@ class Apart(constraints.Constraint):
 
     @staticmethod
     def _crowded(servers: Sequence[model.Server] | Iterable[model.Server]) -> set[str]:
-        groups = Counter(s.group for s in servers
-                         if s.group and s.group_policy == 'anti-affinity')
+        groups = Counter(s.group for s in servers if s.group and s.group_policy == 'anti-affinity')
         return {group for group, members in groups.items() if group and members > 1}
 
 
 SERVERS: tuple[constraints.Constraint, ...] = (
-    Emptied(), MovedOnce(), MovedWell(), Roomy(), Apart())
+    Emptied(),
+    MovedOnce(),
+    MovedWell(),
+    Roomy(),
+    Apart(),
+)

@@ -21,21 +21,27 @@ def project_order(names: Iterable[str], projects: loader.Projects) -> list[str]:
     order = _sorted(wished) or _sorted(_without_cycles(hard, wished))
     if order is None:
         raise exception.PlanImpossible(
-            reason=f"the order of projects has a cycle: {' -> '.join(_cycle(hard))}")
+            reason=f'the order of projects has a cycle: {" -> ".join(_cycle(hard))}'
+        )
     return order
 
 
 def hard_edges(names: Iterable[str], projects: loader.Projects) -> list[tuple[str, str]]:
     """List (before, after) pairs that must hold among the projects given."""
     names = sorted(names)
-    return [(before, name) for name in names
-            for before in sorted(_parents(name, names, projects, soft=False))]
+    return [
+        (before, name)
+        for name in names
+        for before in sorted(_parents(name, names, projects, soft=False))
+    ]
 
 
-def _parents(name: str, names: Iterable[str], projects: loader.Projects,
-             soft: bool) -> set[str]:
-    return {edge.project for edge in projects.get(name).after
-            if edge.project in names and (soft or not edge.soft)}
+def _parents(name: str, names: Iterable[str], projects: loader.Projects, soft: bool) -> set[str]:
+    return {
+        edge.project
+        for edge in projects.get(name).after
+        if edge.project in names and (soft or not edge.soft)
+    }
 
 
 def _sorted(parents: dict[str, set[str]]) -> list[str] | None:
@@ -51,8 +57,7 @@ def _sorted(parents: dict[str, set[str]]) -> list[str] | None:
     return done
 
 
-def _without_cycles(hard: dict[str, set[str]],
-                    wished: dict[str, set[str]]) -> dict[str, set[str]]:
+def _without_cycles(hard: dict[str, set[str]], wished: dict[str, set[str]]) -> dict[str, set[str]]:
     """Return the hard edges with every soft one that closes no cycle."""
     kept = {name: set(parents) for name, parents in hard.items()}
     for name in kept:
@@ -72,4 +77,4 @@ def _cycle(parents: dict[str, set[str]]) -> list[str]:
     path = [min(loose)]
     while path[-1] not in path[:-1]:
         path.append(min(loose[path[-1]] & loose.keys()))
-    return path[path.index(path[-1]):]
+    return path[path.index(path[-1]) :]

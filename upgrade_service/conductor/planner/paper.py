@@ -56,8 +56,11 @@ class Paper:
     @functools.cached_property
     def gates(self) -> Mapping[str, int]:
         """Number of the gate that opens each stage."""
-        return {s.params['gate']: s.ord for s in self.plan.steps
-                if s.kind == 'gate' and 'gate' in s.params}
+        return {
+            s.params['gate']: s.ord
+            for s in self.plan.steps
+            if s.kind == 'gate' and 'gate' in s.params
+        }
 
     @functools.cached_property
     def upstream(self) -> Mapping[int, frozenset[int]]:
@@ -74,8 +77,10 @@ class Paper:
         """Tell whether `then` cannot start before `first` has ended."""
         if self.position[first] >= self.position[then]:
             return False
-        if any(first in self.upstream[gate] and (then == gate or then in self.downstream[gate])
-               for gate in self.gates.values()):
+        if any(
+            first in self.upstream[gate] and (then == gate or then in self.downstream[gate])
+            for gate in self.gates.values()
+        ):
             return True
         return self._walk(first, then)
 

@@ -13,11 +13,19 @@ FACTS_MAX_AGE = 600
 
 def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Problem]:
     """List the problems of a plan, each once, the blocking ones first."""
-    found = [*_of_inventory(scope), *_of_engines(scope), *_of_projects(scope),
-             *_of_selection(scope), *_of_holders(scope), *planned.problems]
+    found = [
+        *_of_inventory(scope),
+        *_of_engines(scope),
+        *_of_projects(scope),
+        *_of_selection(scope),
+        *_of_holders(scope),
+        *planned.problems,
+    ]
     once = {(p.code, p.host, p.service): p for p in reversed(found)}
-    return sorted(once.values(),
-                  key=lambda p: (p.severity != 'blocking', p.code, p.host or '', p.service or ''))
+    return sorted(
+        once.values(),
+        key=lambda p: (p.severity != 'blocking', p.code, p.host or '', p.service or ''),
+    )
 
 
 def _of_inventory(scope: scopes.Scope) -> Iterator[model.Problem]:
@@ -32,8 +40,14 @@ def _of_inventory(scope: scopes.Scope) -> Iterator[model.Problem]:
 
 
 def _warning(problem: model.Problem) -> model.Problem:
-    return model.Problem(code=problem.code, severity='warning', message=problem.message,
-                         host=problem.host, service=problem.service, hint=problem.hint)
+    return model.Problem(
+        code=problem.code,
+        severity='warning',
+        message=problem.message,
+        host=problem.host,
+        service=problem.service,
+        hint=problem.hint,
+    )
 
 
 def _of_engines(scope: scopes.Scope) -> Iterator[model.Problem]:
@@ -42,23 +56,36 @@ def _of_engines(scope: scopes.Scope) -> Iterator[model.Problem]:
         fault = _engine_fault(host, scope.request.strategy)
         if fault:
             code, message, hint = fault
-            yield model.Problem(code=code, severity='blocking', host=name, message=message,
-                                hint=hint)
+            yield model.Problem(
+                code=code, severity='blocking', host=name, message=message, hint=hint
+            )
 
 
 def _engine_fault(host: model.Host, strategy: str) -> tuple[str, str, str] | None:
     if host.agent_state is None:
-        return ('engine_missing', f'no engine is enrolled for {host.name}',
-                f'openstack upgrade agent enroll {host.name}')
+        return (
+            'engine_missing',
+            f'no engine is enrolled for {host.name}',
+            f'openstack upgrade agent enroll {host.name}',
+        )
     if host.agent_state != 'up':
-        return ('engine_down', f'the engine of {host.name} sends no heartbeat',
-                f'start upgrade-service-engine on {host.name}')
+        return (
+            'engine_down',
+            f'the engine of {host.name} sends no heartbeat',
+            f'start upgrade-service-engine on {host.name}',
+        )
     if host.facts_age is None or host.facts_age > FACTS_MAX_AGE:
-        return ('stale_facts', f'the facts of {host.name} are missing or too old to plan with',
-                'discover the cluster again')
+        return (
+            'stale_facts',
+            f'the facts of {host.name} are missing or too old to plan with',
+            'discover the cluster again',
+        )
     if strategy not in host.strategies:
-        return ('strategy_missing', f'the engine of {host.name} does not offer {strategy}',
-                f'put {strategy}.yaml into engine.d of {host.name}, or choose another strategy')
+        return (
+            'strategy_missing',
+            f'the engine of {host.name} does not offer {strategy}',
+            f'put {strategy}.yaml into engine.d of {host.name}, or choose another strategy',
+        )
     return None
 
 
@@ -68,22 +95,32 @@ def _of_projects(scope: scopes.Scope) -> Iterator[model.Problem]:
     for name in scope.order:
         if not scope.versions[name]:
             yield model.Problem(
-                code='unknown_target', severity='blocking', service=name,
+                code='unknown_target',
+                severity='blocking',
+                service=name,
                 message=f'no version of {name} in {scope.request.to_release} is known',
-                hint='tools/refresh-releases, or leave it out with skip_projects')
+                hint='tools/refresh-releases, or leave it out with skip_projects',
+            )
         if source and target and paths.manner(scope.projects.get(name), source, target) == 'cold':
             yield model.Problem(
-                code='cold_upgrade', severity='blocking', service=name, acceptable=True,
+                code='cold_upgrade',
+                severity='blocking',
+                service=name,
+                acceptable=True,
                 message=f'{name} does not run in two versions across this hop: its API is out '
-                        'until all of its services are upgraded',
-                hint='accept it at start, or go by way of the release between')
+                'until all of its services are upgraded',
+                hint='accept it at start, or go by way of the release between',
+            )
     for change in scope.changes:
         if change.from_version is None:
             yield model.Problem(
-                code='unknown_version', severity='blocking', host=change.host,
+                code='unknown_version',
+                severity='blocking',
+                host=change.host,
                 service=change.binaries[0],
                 message=f'nobody can tell which version of {change.project} {change.host} runs',
-                hint=f'is an engine on {change.host}, and does it find {change.project}?')
+                hint=f'is an engine on {change.host}, and does it find {change.project}?',
+            )
     yield from _too_old(scope)
 
 
@@ -93,11 +130,14 @@ def _too_old(scope: scopes.Scope) -> Iterator[model.Problem]:
         release = scope.releases.get(service.release or '')
         if release and source and release < source and service.project in scope.versions:
             yield model.Problem(
-                code='release_too_old', severity='blocking', host=service.host,
+                code='release_too_old',
+                severity='blocking',
+                host=service.host,
                 service=service.binary,
                 message=f'{service.binary} on {service.host} is still at {release.id}: '
-                        f'new code does not talk to it',
-                hint=f'upgrade it to {source.id} first, or delete its record')
+                f'new code does not talk to it',
+                hint=f'upgrade it to {source.id} first, or delete its record',
+            )
 
 
 def _of_selection(scope: scopes.Scope) -> Iterator[model.Problem]:
@@ -106,15 +146,21 @@ def _of_selection(scope: scopes.Scope) -> Iterator[model.Problem]:
         control = sorted({s.host for s in services if data.plane(s.binary) == 'control'})
         if control and any(c.plane == 'data' and c.project == name for c in scope.changes):
             yield model.Problem(
-                code='control_plane_behind', severity='blocking', service=name,
+                code='control_plane_behind',
+                severity='blocking',
+                service=name,
                 message=f'{name} on {", ".join(control[:5])} is behind and not selected, but must '
-                        'be upgraded before the hosts that are',
-                hint='upgrade the control plane first, or select its hosts too')
+                'be upgraded before the hosts that are',
+                hint='upgrade the control plane first, or select its hosts too',
+            )
         yield model.Problem(
-            code='finish_postponed', severity='warning', service=name,
+            code='finish_postponed',
+            severity='warning',
+            service=name,
             message=f'{len(services)} services of {name} stay behind, so its version pins and '
-                    'old rows stay too',
-            hint='the upgrade of the remaining hosts will finish it')
+            'old rows stay too',
+            hint='the upgrade of the remaining hosts will finish it',
+        )
 
 
 def _of_holders(scope: scopes.Scope) -> Iterator[model.Problem]:
@@ -130,5 +176,6 @@ def _of_holders(scope: scopes.Scope) -> Iterator[model.Problem]:
                     host=name,
                     message=f'{name} holds {amount} {what}, which are not moved away',
                     hint='they keep working while its services restart'
-                         + ('; move them, or accept it at start' if drained else ''),
-                    acceptable=True)
+                    + ('; move them, or accept it at start' if drained else ''),
+                    acceptable=True,
+                )

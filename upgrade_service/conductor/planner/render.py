@@ -18,8 +18,10 @@ def render(plan: model.Plan, budget: int = 1) -> str:
 
 def _lines(plan: model.Plan, budget: int) -> Iterator[str]:
     seconds = estimate.duration(plan.steps, budget)
-    yield (f'{plan.from_release} -> {plan.to_release}: {len(plan.steps)} steps, '
-           f'{len(plan.moves)} servers move, about {seconds} s')
+    yield (
+        f'{plan.from_release} -> {plan.to_release}: {len(plan.steps)} steps, '
+        f'{len(plan.moves)} servers move, about {seconds} s'
+    )
     for problem in plan.problems:
         yield f'{problem.severity}: {problem.code}: {problem.message}'
     stage = None
@@ -31,8 +33,13 @@ def _lines(plan: model.Plan, budget: int) -> Iterator[str]:
 
 
 def _line(step: model.Step) -> str:
-    mark = '!' if step.ponr else '?' if step.params.get('person') else (
-        '~' if step.what.undo else ' ')
+    mark = (
+        '!'
+        if step.ponr
+        else '?'
+        if step.params.get('person')
+        else ('~' if step.what.undo else ' ')
+    )
     words = [step.kind, step.host, step.project, _details(step)]
     after = ','.join(map(str, step.parents)) or '-'
     return f'{step.ord:4} {mark} {" ".join(filter(None, words))}  <- {after}'
@@ -41,12 +48,12 @@ def _line(step: model.Step) -> str:
 def _details(step: model.Step) -> str:
     params = step.params
     if step.kind == 'gate':
-        soak = f" after {params['soak_seconds']} s" if params['soak_seconds'] else ''
-        return f"{params['gate']}{soak}"
+        soak = f' after {params["soak_seconds"]} s' if params['soak_seconds'] else ''
+        return f'{params["gate"]}{soak}'
     if step.kind == 'drain_host':
         return _moves(params)
     if step.kind == 'upgrade_service':
-        return f"{params['from_version']} -> {params['version']}: {step.service}"
+        return f'{params["from_version"]} -> {params["version"]}: {step.service}'
     if 'version' in params:
         return ' '.join(filter(None, (params['version'], step.service)))
     return step.service or ''

@@ -30,7 +30,8 @@ class Request:
         """Tell whether the upgrade may touch a project."""
         wanted = self.selection.projects
         return project not in self.policy['skip_projects'] and (
-            wanted is None or project in wanted)
+            wanted is None or project in wanted
+        )
 
 
 def share(amount: int | str | None, of: int) -> int:

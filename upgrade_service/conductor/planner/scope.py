@@ -57,8 +57,11 @@ class Scope:
     def upgraded(self) -> frozenset[str]:
         """Hosts whose nova-compute is at the target already."""
         return frozenset(
-            s.host for s in self.inventory.services if s.binary == 'nova-compute'
-            and not is_behind(s, self.releases, self.request.to_release))
+            s.host
+            for s in self.inventory.services
+            if s.binary == 'nova-compute'
+            and not is_behind(s, self.releases, self.request.to_release)
+        )
 
     @functools.cached_property
     def memory(self) -> Mapping[str, int]:
@@ -85,8 +88,9 @@ class Scope:
 
     def of_host(self, host: str, plane: str) -> list[Change]:
         """Return the changes of a host, in the order of projects."""
-        return sorted(self._by_host.get((host, plane), ()),
-                      key=lambda c: self.order.index(c.project))
+        return sorted(
+            self._by_host.get((host, plane), ()), key=lambda c: self.order.index(c.project)
+        )
 
     def control(self, project: str) -> list[Change]:
         """Return the changes of a project's control hosts, by host name."""
@@ -94,6 +98,7 @@ class Scope:
 
     def first_control(self, project: str) -> Change | None:
         """Return the change whose host runs the project's database commands."""
+
         def reachable(change: Change) -> bool:
             return self.inventory.hosts[change.host].agent_state == 'up'
 
@@ -106,8 +111,11 @@ class Scope:
         changed = {(c.host, b) for c in self.changes for b in c.binaries}
         left: dict[str, list[model.Service]] = {}
         for service in self.inventory.services:
-            if (service.host, service.binary) not in changed and service.project in self.versions \
-                    and is_behind(service, self.releases, self.request.to_release):
+            if (
+                (service.host, service.binary) not in changed
+                and service.project in self.versions
+                and is_behind(service, self.releases, self.request.to_release)
+            ):
                 left.setdefault(service.project, []).append(service)
         return left
 
@@ -118,9 +126,13 @@ def is_behind(service: model.Service, releases: releases_data.Releases, target: 
     return release is None or wanted is None or release < wanted
 
 
-def make_scope(inventory: model.Inventory, request: requests.Request,
-               projects: loader.Projects, releases: releases_data.Releases,
-               strategies: Mapping[str, Any]) -> Scope:
+def make_scope(
+    inventory: model.Inventory,
+    request: requests.Request,
+    projects: loader.Projects,
+    releases: releases_data.Releases,
+    strategies: Mapping[str, Any],
+) -> Scope:
     """Find out what has to change.
 
     :raises PlanImpossible: nothing is selected, nothing is behind, or nobody can do it.
@@ -130,7 +142,8 @@ def make_scope(inventory: model.Inventory, request: requests.Request,
     changes = _changes(inventory, request, projects, releases)
     if not changes:
         raise exception.PlanImpossible(
-            reason=f'nothing that is selected is behind {request.to_release}')
+            reason=f'nothing that is selected is behind {request.to_release}'
+        )
     names = {change.project for change in changes}
     return Scope(
         inventory=inventory,
@@ -144,21 +157,30 @@ def make_scope(inventory: model.Inventory, request: requests.Request,
     )
 
 
-def _changes(inventory: model.Inventory, request: requests.Request, projects: loader.Projects,
-             releases: releases_data.Releases) -> list[Change]:
+def _changes(
+    inventory: model.Inventory,
+    request: requests.Request,
+    projects: loader.Projects,
+    releases: releases_data.Releases,
+) -> list[Change]:
     groups: dict[tuple[str, str, str], list[model.Service]] = {}
     for service in inventory.services:
-        if service.project in projects and _selected(service, inventory, request) \
-                and is_behind(service, releases, request.to_release):
+        if (
+            service.project in projects
+            and _selected(service, inventory, request)
+            and is_behind(service, releases, request.to_release)
+        ):
             plane = projects.get(service.project).plane(service.binary)
             groups.setdefault((service.project, service.host, plane), []).append(service)
     return [_change(key, groups[key]) for key in sorted(groups)]
 
 
-def _selected(service: model.Service, inventory: model.Inventory,
-              request: requests.Request) -> bool:
-    return (request.selects_project(service.project)
-            and request.selects(inventory.hosts.get(service.host)))
+def _selected(
+    service: model.Service, inventory: model.Inventory, request: requests.Request
+) -> bool:
+    return request.selects_project(service.project) and request.selects(
+        inventory.hosts.get(service.host)
+    )
 
 
 def _change(key: tuple[str, str, str], services: Sequence[model.Service]) -> Change:

@@ -32,9 +32,14 @@ class Seat:
         anti-affinity groups even when the target is named.
         """
         older = None not in (hypervisor, self.hypervisor) and (
-            (self.hypervisor or 0) < (hypervisor or 0))
-        return (server.vcpus <= self.vcpus and server.ram_mb <= self.ram_mb and not older
-                and not (server.group_policy == APART and server.group in self.groups))
+            (self.hypervisor or 0) < (hypervisor or 0)
+        )
+        return (
+            server.vcpus <= self.vcpus
+            and server.ram_mb <= self.ram_mb
+            and not older
+            and not (server.group_policy == APART and server.group in self.groups)
+        )
 
     def take(self, server: model.Server) -> None:
         """Count a server in."""
@@ -46,8 +51,13 @@ class Seat:
 
 def seat_of(host: model.Host, guests: Iterable[model.Server], index: int = 0) -> Seat:
     """Return the room that `guests` leave on a host."""
-    seat = Seat(host=host.name, vcpus=host.vcpus, ram_mb=host.ram_mb, index=index,
-                hypervisor=host.hypervisor_version)
+    seat = Seat(
+        host=host.name,
+        vcpus=host.vcpus,
+        ram_mb=host.ram_mb,
+        index=index,
+        hypervisor=host.hypervisor_version,
+    )
     for server in guests:
         seat.take(server)
     return seat

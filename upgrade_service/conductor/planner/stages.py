@@ -39,13 +39,25 @@ class Build:
             **more,
         }
 
-    def add(self, kind: str, change: scopes.Change, after: Iterable[int | None] = (),
-            binaries: Sequence[str] = (), **more: Any) -> int:
+    def add(
+        self,
+        kind: str,
+        change: scopes.Change,
+        after: Iterable[int | None] = (),
+        binaries: Sequence[str] = (),
+        **more: Any,
+    ) -> int:
         """Add a host step of a project."""
         if binaries:
             more['units'] = list(binaries)
-        return self.draft.add(kind, after=after, host=change.host, project=change.project,
-                              binaries=binaries, params=self.params(change, **more))
+        return self.draft.add(
+            kind,
+            after=after,
+            host=change.host,
+            project=change.project,
+            binaries=binaries,
+            params=self.params(change, **more),
+        )
 
     def data(self, project: str) -> loader.Project:
         """Return what is known of a project."""
@@ -114,9 +126,16 @@ def _databases(build: Build, project: str) -> int | None:
     if data.before.get('online_migrations') == 'current' and change.from_version:
         # the old release's own migrations, by its own code: undone by nothing, needed by all
         last = build.draft.add(
-            'online_migrations', host=change.host, project=project, ponr=False,
-            params={'version': change.from_version, 'from_version': change.from_version,
-                    'release': build.scope.request.from_release})
+            'online_migrations',
+            host=change.host,
+            project=project,
+            ponr=False,
+            params={
+                'version': change.from_version,
+                'from_version': change.from_version,
+                'release': build.scope.request.from_release,
+            },
+        )
     for kind in _DATABASE_KINDS:
         if kind in data.commands:
             last = build.add(kind, change, [last])
@@ -125,10 +144,15 @@ def _databases(build: Build, project: str) -> int | None:
 
 def _look(build: Build, change: scopes.Change, after: Iterable[int | None]) -> int:
     """Let the conductor look at a changed service from outside."""
-    params = {'binaries': list(change.binaries),
-              'version': build.scope.versions[change.project]}
-    return build.draft.add('verify_service', after=after, host=change.host,
-                           project=change.project, binaries=change.binaries, params=params)
+    params = {'binaries': list(change.binaries), 'version': build.scope.versions[change.project]}
+    return build.draft.add(
+        'verify_service',
+        after=after,
+        host=change.host,
+        project=change.project,
+        binaries=change.binaries,
+        params=params,
+    )
 
 
 def canary(build: Build) -> None:
@@ -160,8 +184,12 @@ def _compute_host(build: Build, drain: drains.Drain) -> None:
     last = build.draft.add('disable_host', after=waits, host=host, params=compute)
     if build.scope.request.policy['drain']['instances'] != 'none':
         last = build.drained[host] = build.draft.add(
-            'drain_host', after=[last], host=host, params=_drain_params(drain),
-            estimate=estimate.drain_seconds(drain.moves, build.scope))
+            'drain_host',
+            after=[last],
+            host=host,
+            params=_drain_params(drain),
+            estimate=estimate.drain_seconds(drain.moves, build.scope),
+        )
     else:
         build.drained[host] = last
     seen = _verified(build, host, _switched(build, host, last))
@@ -170,8 +198,11 @@ def _compute_host(build: Build, drain: drains.Drain) -> None:
 
 def _drain_params(drain: drains.Drain) -> dict[str, Any]:
     """Return the moves, where newcomers may go, and who is to be left alone."""
-    return {'moves': drain.moves, 'targets': sorted(set(drain.moves.values())),
-            'leave': drain.leave}
+    return {
+        'moves': drain.moves,
+        'targets': sorted(set(drain.moves.values())),
+        'leave': drain.leave,
+    }
 
 
 def _switched(build: Build, host: str, last: int | None) -> int | None:
@@ -190,8 +221,7 @@ def _verified(build: Build, host: str, last: int | None) -> list[int | None]:
     return [_look(build, change, [last]) for change in changes]
 
 
-def data_groups(scope: scopes.Scope,
-                host: str) -> Iterator[tuple[scopes.Change, tuple[str, ...]]]:
+def data_groups(scope: scopes.Scope, host: str) -> Iterator[tuple[scopes.Change, tuple[str, ...]]]:
     """Yield the data plane services of a host in groups that are restarted together."""
     groups: list[tuple[int, scopes.Change, tuple[str, ...]]] = []
     for change in scope.of_host(host, 'data'):
@@ -204,8 +234,11 @@ def data_groups(scope: scopes.Scope,
         yield groups.pop(index)[1:]
 
 
-def _may_go(scope: scopes.Scope, group: tuple[int, scopes.Change, tuple[str, ...]],
-            left: Sequence[tuple[int, scopes.Change, tuple[str, ...]]]) -> bool:
+def _may_go(
+    scope: scopes.Scope,
+    group: tuple[int, scopes.Change, tuple[str, ...]],
+    left: Sequence[tuple[int, scopes.Change, tuple[str, ...]]],
+) -> bool:
     known = scope.projects.get(group[1].project).services
     before = {name for binary in group[2] for name in known[binary].after}
     return not any(before & set(other[2]) for other in left if other is not group)
@@ -248,18 +281,26 @@ def _any_control(build: Build, project: str) -> scopes.Change | None:
     """Return a control host of a project whose control plane had nothing to change."""
     found: Mapping[str, list[model.Service]] = {}
     data, scope = build.data(project), build.scope
-    hosts = sorted({s.host for s in scope.inventory.of_project(project)
-                    if data.plane(s.binary) == 'control'
-                    and scope.request.selects(scope.inventory.hosts.get(s.host))})
+    hosts = sorted(
+        {
+            s.host
+            for s in scope.inventory.of_project(project)
+            if data.plane(s.binary) == 'control'
+            and scope.request.selects(scope.inventory.hosts.get(s.host))
+        }
+    )
     found = {h: [s for s in scope.inventory.of_host(h) if s.project == project] for h in hosts}
     return _control_change(project, found[hosts[0]]) if hosts else None
 
 
 def _control_change(project: str, services: Sequence[model.Service]) -> scopes.Change:
     return scopes.Change(
-        project=project, host=services[0].host, plane='control',
+        project=project,
+        host=services[0].host,
+        plane='control',
         binaries=tuple(sorted(s.binary for s in services)),
-        from_version=services[0].version)
+        from_version=services[0].version,
+    )
 
 
 def verify(build: Build) -> None:
@@ -269,7 +310,8 @@ def verify(build: Build) -> None:
         for change in build.scope.control(project):
             if 'verify_host' in build.kinds(change):
                 last[change.host] = build.add(
-                    'verify_host', change, [last.get(change.host)], change.binaries)
+                    'verify_host', change, [last.get(change.host)], change.binaries
+                )
     build.draft.add('probe_cloud', after=last.values())
 
 

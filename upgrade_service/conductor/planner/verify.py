@@ -19,8 +19,13 @@ class Breach:
     message: str
 
 
-def breaches(plan: model.Plan, inventory: model.Inventory, request: requests.Request,
-             projects: loader.Projects, releases: releases_data.Releases) -> list[Breach]:
+def breaches(
+    plan: model.Plan,
+    inventory: model.Inventory,
+    request: requests.Request,
+    projects: loader.Projects,
+    releases: releases_data.Releases,
+) -> list[Breach]:
     """List everything that is wrong with a plan; an empty list means that it may start."""
     paper = papers.Paper(plan, inventory, request, projects, releases)
     found = list(_check(constraints.FORM, paper))
@@ -29,8 +34,13 @@ def breaches(plan: model.Plan, inventory: model.Inventory, request: requests.Req
     return found
 
 
-def verify(plan: model.Plan, inventory: model.Inventory, request: requests.Request,
-           projects: loader.Projects, releases: releases_data.Releases) -> None:
+def verify(
+    plan: model.Plan,
+    inventory: model.Inventory,
+    request: requests.Request,
+    projects: loader.Projects,
+    releases: releases_data.Releases,
+) -> None:
     """Refuse a plan that breaks a rule.
 
     :raises PlanRefused: names the first breach, and how many more there are.
@@ -38,8 +48,7 @@ def verify(plan: model.Plan, inventory: model.Inventory, request: requests.Reque
     found = breaches(plan, inventory, request, projects, releases)
     if found:
         more = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
-        raise exception.PlanRefused(
-            reason=f'{found[0].constraint}: {found[0].message}{more}')
+        raise exception.PlanRefused(reason=f'{found[0].constraint}: {found[0].message}{more}')
 
 
 def _check(rules: tuple[constraints.Constraint, ...], paper: papers.Paper) -> Iterator[Breach]:

@@ -6,20 +6,20 @@ import os
 from typing import Any
 
 from osc_lib import exceptions
+from osc_lib.command import command
 
-from upgrade_service.osc import columns
-from upgrade_service.osc import resources
+from upgrade_service.osc import columns, resources
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
 
-AGENT_FIELDS = ('id', 'host', 'state', 'version', 'seen_at', 'facts_at', 'created_at')
+AGENT_FIELDS = ('id', 'host', 'state', 'up', 'version', 'seen_at', 'facts_at', 'created_at')
 
 
 class ListAgent(base.List):
     """List the engines that are known."""
 
-    fields = ('id', 'host', 'state', 'version', 'seen_at')
+    fields = ('id', 'host', 'state', 'up', 'version', 'seen_at')
     long_fields = ('facts_at', 'created_at')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -31,8 +31,15 @@ class ListAgent(base.List):
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the agents."""
-        return list(self.api.rows(resources.Agent, host=args.host, state=args.state,
-                                  limit=args.limit, marker=args.marker))
+        return list(
+            self.api.rows(
+                resources.Agent,
+                host=args.host,
+                state=args.state,
+                limit=args.limit,
+                marker=args.marker,
+            )
+        )
 
 
 class ShowAgent(base.Show):
@@ -60,11 +67,14 @@ class EnrollAgent(base.Show):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add host and file."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('host', metavar='<host>', help='Host the engine runs on, as the '
-                                                           'cloud names it')
-        parser.add_argument('--bundle-file', metavar='<file>',
-                            help='Write the bundle into this new file (mode 0600) instead of '
-                                 'showing it')
+        parser.add_argument(
+            'host', metavar='<host>', help='Host the engine runs on, as the cloud names it'
+        )
+        parser.add_argument(
+            '--bundle-file',
+            metavar='<file>',
+            help='Write the bundle into this new file (mode 0600) instead of showing it',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
@@ -82,8 +92,9 @@ class EnrollAgent(base.Show):
             return columns.card({**made, 'bundle': bundle}, ('host', 'expires_at', 'bundle'))
         with os.fdopen(target, 'w', encoding='utf-8') as out:
             out.write(f'{bundle}\n')
-        return columns.card({**made, 'bundle_file': parsed_args.bundle_file},
-                            ('host', 'expires_at', 'bundle_file'))
+        return columns.card(
+            {**made, 'bundle_file': parsed_args.bundle_file}, ('host', 'expires_at', 'bundle_file')
+        )
 
 
 def _reserve(path: str) -> int:
@@ -113,6 +124,20 @@ class RevokeAgent(_AgentVerb):
     """Trust an engine no more: nothing it says is believed from now on."""
 
     verb = 'revoke'
+
+
+class DeleteAgent(base.ApiMixin, command.Command):
+    """Forget an engine that was revoked."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the agent."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument('agent', metavar='<agent>', help='ID or host of the agent')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Delete it."""
+        self.api.remove(f'/agents/{parsed_args.agent}')
 
 
 class ListStrategy(base.List):

@@ -7,19 +7,35 @@ from typing import Any, ClassVar
 
 from osc_lib.command import command
 
-from upgrade_service.osc import columns
-from upgrade_service.osc import progress
-from upgrade_service.osc import proxy
-from upgrade_service.osc import watch
+from upgrade_service.osc import columns, progress, proxy, watch
 
 Row = dict[str, Any]
 Table = tuple[tuple[str, ...], Any]
 
 #: fields of one upgrade, in the order they are shown
 UPGRADE_FIELDS = (
-    'id', 'name', 'cluster', 'from_release', 'to_release', 'strategy', 'type', 'state', 'next',
-    'direction', 'gate', 'blocked_reason', 'message', 'progress', 'hosts', 'eta_seconds',
-    'selection', 'points_of_no_return', 'created_at', 'started_at', 'finished_at', 'version',
+    'id',
+    'name',
+    'cluster',
+    'from_release',
+    'to_release',
+    'strategy',
+    'type',
+    'state',
+    'next',
+    'direction',
+    'gate',
+    'blocked_reason',
+    'message',
+    'progress',
+    'hosts',
+    'eta_seconds',
+    'selection',
+    'points_of_no_return',
+    'created_at',
+    'started_at',
+    'finished_at',
+    'version',
 )
 
 
@@ -30,8 +46,7 @@ def words(text: str) -> list[str]:
     """
     found = [w.strip() for w in text.split(',')]
     if not all(found):
-        raise argparse.ArgumentTypeError('expected names separated by commas, none of them '
-                                         'empty')
+        raise argparse.ArgumentTypeError('expected names separated by commas, none of them empty')
     return found
 
 
@@ -70,10 +85,14 @@ class List(ApiMixin, command.Lister):
         if self.long_fields:
             parser.add_argument('--long', action='store_true', help='Show more fields')
         if self.paged:
-            parser.add_argument('--limit', type=int, metavar='<n>',
-                                help='Show so many at most (default: all)')
-            parser.add_argument('--marker', metavar='<id>',
-                                help='Begin after this one, the last of the page before')
+            parser.add_argument(
+                '--limit', type=int, metavar='<n>', help='Show so many at most (default: all)'
+            )
+            parser.add_argument(
+                '--marker',
+                metavar='<id>',
+                help='Begin after this one, the last of the page before',
+            )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
@@ -130,13 +149,14 @@ class Act(Follow):
         """Add --wait."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            '--wait', action='store_true',
+            '--wait',
+            action='store_true',
             help='Follow it; exit status 0: done, 1: failed, blocked or cancelled, 3: it waits '
-                 'for a person, for example at a gate')
+            'for a person, for example at a gate',
+        )
         return parser
 
-    def acted(self, ref: str, post: Callable[[], object], wait: bool,
-              **kw: bool) -> Row:
+    def acted(self, ref: str, post: Callable[[], object], wait: bool, **kw: bool) -> Row:
         """Ask, wait if wanted, and return the upgrade as it is then."""
         watcher = self.watcher(ref)
         if wait:
@@ -163,8 +183,11 @@ def tell_end(watcher: watch.Watcher, goal: str, status: int) -> None:
         for line in progress.stuck_lines(ref, watcher.stuck()):
             say(line)
     elif status == watch.HELD:
-        say(HELD_LINES['gate' if upgrade.get('gate') else state].format(ref=ref, **{
-            'gate': upgrade.get('gate')}))
+        say(
+            HELD_LINES['gate' if upgrade.get('gate') else state].format(
+                ref=ref, **{'gate': upgrade.get('gate')}
+            )
+        )
 
 
 #: what a person may do where an upgrade waits for one
@@ -179,7 +202,11 @@ def left_alone(watcher: watch.Watcher) -> str:
     """Say what goes on after Ctrl-C."""
     ref = name_of(watcher.upgrade or {'id': watcher.ref})
     if watcher.upgrade.get('state') in ('planning', 'draft'):
-        return (f'\nThe upgrade was not started. See it: openstack upgrade plan show {ref}; '
-                f'start it: openstack upgrade start {ref}')
-    return (f'\nThe upgrade goes on without this command. Watch it: openstack upgrade watch '
-            f'{ref}; hold it: openstack upgrade pause {ref}')
+        return (
+            f'\nThe upgrade was not started. See it: openstack upgrade plan show {ref}; '
+            f'start it: openstack upgrade start {ref}'
+        )
+    return (
+        f'\nThe upgrade goes on without this command. Watch it: openstack upgrade watch '
+        f'{ref}; hold it: openstack upgrade pause {ref}'
+    )

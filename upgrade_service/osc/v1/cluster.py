@@ -8,17 +8,23 @@ from typing import Any
 
 from osc_lib import exceptions
 from osc_lib.cli import parseractions
+from osc_lib.command import command
 
-from upgrade_service.osc import columns
-from upgrade_service.osc import progress
-from upgrade_service.osc import resources
-from upgrade_service.osc import watch
+from upgrade_service.osc import columns, progress, proxy, resources, watch
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
 
-CLUSTER_FIELDS = ('id', 'name', 'cloud', 'inventories', 'properties', 'discovered_at',
-                  'discover_error', 'created_at')
+CLUSTER_FIELDS = (
+    'id',
+    'name',
+    'cloud',
+    'inventories',
+    'properties',
+    'discovered_at',
+    'discover_error',
+    'created_at',
+)
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -37,20 +43,34 @@ class CreateCluster(base.Show):
         """Add name, cloud, inventories, properties."""
         parser = super().get_parser(prog_name)
         parser.add_argument('name', metavar='<name>', help='Name of the new cluster')
-        parser.add_argument('--cloud', metavar='<entry>',
-                            help="Entry of the conductor's clouds.yaml (default: the name)")
-        parser.add_argument('--inventory', metavar='<plugin>', action='append',
-                            help='Where its inventory comes from, may be repeated '
-                                 '(default: openstack)')
-        parser.add_argument('--property', metavar='<key=value>', dest='properties',
-                            action=parseractions.KeyValueAction,
-                            help='A note of your own, may be repeated')
+        parser.add_argument(
+            '--cloud',
+            metavar='<entry>',
+            help="Entry of the conductor's clouds.yaml (default: the name)",
+        )
+        parser.add_argument(
+            '--inventory',
+            metavar='<plugin>',
+            action='append',
+            help='Where its inventory comes from, may be repeated (default: openstack)',
+        )
+        parser.add_argument(
+            '--property',
+            metavar='<key=value>',
+            dest='properties',
+            action=parseractions.KeyValueAction,
+            help='A note of your own, may be repeated',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         """Create it."""
-        body = {'name': parsed_args.name, 'cloud': parsed_args.cloud or parsed_args.name,
-                'inventories': parsed_args.inventory, 'properties': parsed_args.properties}
+        body = {
+            'name': parsed_args.name,
+            'cloud': parsed_args.cloud or parsed_args.name,
+            'inventories': parsed_args.inventory,
+            'properties': parsed_args.properties,
+        }
         made = self.api.ask('/clusters', {k: v for k, v in body.items() if v is not None})
         return columns.card(made, CLUSTER_FIELDS)
 
@@ -77,8 +97,21 @@ class ShowCluster(base.Show):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         """Show it."""
-        return columns.card(self.api.row(resources.Cluster, parsed_args.cluster),
-                            CLUSTER_FIELDS)
+        return columns.card(self.api.row(resources.Cluster, parsed_args.cluster), CLUSTER_FIELDS)
+
+
+class DeleteCluster(base.ApiMixin, command.Command):
+    """Take a cloud out of care; it must have no upgrades left."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the cluster."""
+        parser = super().get_parser(prog_name)
+        add_cluster(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Delete it."""
+        self.api.remove(f'/clusters/{parsed_args.cluster}')
 
 
 class DiscoverCluster(base.Show):
@@ -91,8 +124,9 @@ class DiscoverCluster(base.Show):
         """Add cluster and --wait."""
         parser = super().get_parser(prog_name)
         add_cluster(parser)
-        parser.add_argument('--wait', action='store_true',
-                            help='Wait for the end; exit status 1 if it fails')
+        parser.add_argument(
+            '--wait', action='store_true', help='Wait for the end; exit status 1 if it fails'
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
@@ -132,15 +166,16 @@ class ShowSummary(base.List):
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
-        """Return the counts; tell the problems."""
-        rows = self.api.document(f'/clusters/{args.cluster}/summary').get('summary') or []
-        return [{'down': r['total'] - r['up'], **r} for r in rows]
+        """Return the counts."""
+        self.summary = self.api.document(f'/clusters/{args.cluster}/summary')
+        return [{'down': r['total'] - r['up'], **r} for r in self.summary['services']]
 
-    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
-                       data: Any) -> int:
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Any
+    ) -> int:
         """Put the problems under the counts."""
         code: int = super().produce_output(parsed_args, column_names, data)
-        problems = self.api.problems(cluster=parsed_args.cluster)
+        problems = proxy.by_severity(self.summary['problems'])
         self.app.stdout.flush()
         self.say(f'{len(problems)} problems' + (':' if problems else ''))
         for line in progress.problem_lines(problems):
@@ -151,8 +186,16 @@ class ShowSummary(base.List):
 class ListHost(base.List):
     """List the hosts of a cloud."""
 
-    fields = ('name', 'roles', 'az', 'release', 'agent_state', 'services_up', 'services_total',
-              'instances')
+    fields = (
+        'name',
+        'roles',
+        'az',
+        'release',
+        'agent_state',
+        'services_up',
+        'services_total',
+        'instances',
+    )
     long_fields = ('release_mixed', 'volumes', 'routers')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -163,8 +206,11 @@ class ListHost(base.List):
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the hosts."""
-        return list(self.api.rows(resources.Host, cluster_ref=args.cluster, limit=args.limit,
-                                  marker=args.marker))
+        return list(
+            self.api.rows(
+                resources.Host, cluster_ref=args.cluster, limit=args.limit, marker=args.marker
+            )
+        )
 
 
 class ShowHost(base.Show):
@@ -179,10 +225,8 @@ class ShowHost(base.Show):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         """Show it."""
-        host = self.api.row(resources.Host, parsed_args.host,
-                            cluster_ref=parsed_args.cluster)
-        return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent_id',
-                                   'facts_at'))
+        host = self.api.row(resources.Host, parsed_args.host, cluster_ref=parsed_args.cluster)
+        return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent', 'facts_at'))
 
 
 class ListService(base.List):
@@ -199,15 +243,24 @@ class ListService(base.List):
         parser = super().get_parser(prog_name)
         add_cluster(parser)
         for field in ('host', 'project', 'binary'):
-            parser.add_argument(f'--{field}', metavar=f'<{field}>',
-                                help=f'Only those of this {field}')
+            parser.add_argument(
+                f'--{field}', metavar=f'<{field}>', help=f'Only those of this {field}'
+            )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the services."""
-        return list(self.api.rows(
-            resources.Service, cluster_ref=args.cluster, host=args.host, project=args.project,
-            binary=args.binary, limit=args.limit, marker=args.marker))
+        return list(
+            self.api.rows(
+                resources.Service,
+                cluster_ref=args.cluster,
+                host=args.host,
+                project=args.project,
+                binary=args.binary,
+                limit=args.limit,
+                marker=args.marker,
+            )
+        )
 
 
 class ListPath(base.List):
@@ -241,10 +294,14 @@ class ListProblem(base.List):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add cluster or upgrade."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('cluster', metavar='<cluster>', nargs='?',
-                            help='Name or ID of the cluster')
-        parser.add_argument('--upgrade', metavar='<upgrade>',
-                            help="Name or ID of an upgrade, for its plan's problems")
+        parser.add_argument(
+            'cluster', metavar='<cluster>', nargs='?', help='Name or ID of the cluster'
+        )
+        parser.add_argument(
+            '--upgrade',
+            metavar='<upgrade>',
+            help="Name or ID of an upgrade, for its plan's problems",
+        )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:

@@ -9,17 +9,36 @@ from cliff.formatters import base as formatters
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from upgrade_service.osc import columns
-from upgrade_service.osc import render
-from upgrade_service.osc import resources
+from upgrade_service.osc import columns, render, resources
 from upgrade_service.osc.v1 import base
 from upgrade_service.osc.v1 import upgrade as upgrades
 
 Row = dict[str, Any]
 
-STEP_FIELDS = ('ord', 'id', 'stage', 'kind', 'host', 'project', 'service', 'strategy', 'state',
-               'attempt', 'parents', 'reversible', 'idempotent', 'ponr', 'estimate',
-               'started_at', 'finished_at', 'seconds', 'progress', 'error')
+STEP_FIELDS = (
+    'ord',
+    'id',
+    'stage',
+    'kind',
+    'title',
+    'host',
+    'project',
+    'service',
+    'strategy',
+    'params',
+    'state',
+    'attempt',
+    'parents',
+    'reversible',
+    'idempotent',
+    'ponr',
+    'estimate',
+    'started_at',
+    'finished_at',
+    'seconds',
+    'progress',
+    'error',
+)
 
 
 class Tree(formatters.ListFormatter):
@@ -28,8 +47,13 @@ class Tree(formatters.ListFormatter):
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         """Have no options."""
 
-    def emit_list(self, column_names: Sequence[str], data: Any, stdout: TextIO,
-                  parsed_args: argparse.Namespace) -> None:
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Any,
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
         """Refuse: a tree is drawn from the plan, not from a table."""
         raise NotImplementedError
 
@@ -44,8 +68,19 @@ class ShowPlan(base.List):
     value list its steps.
     """
 
-    fields = ('ord', 'stage', 'kind', 'host', 'project', 'service', 'state', 'reversible',
-              'ponr', 'estimate', 'parents')
+    fields = (
+        'ord',
+        'stage',
+        'kind',
+        'host',
+        'project',
+        'service',
+        'state',
+        'reversible',
+        'ponr',
+        'estimate',
+        'parents',
+    )
     paged = False
 
     @property
@@ -67,11 +102,15 @@ class ShowPlan(base.List):
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the steps."""
         self.plan = self.api.document(f'/upgrades/{args.upgrade}/plan')
-        return [{'stage': stage['name'], **step} for stage in self.plan.get('stages') or ()
-                for step in stage['steps']]
+        return [
+            {'stage': stage['name'], **step}
+            for stage in self.plan.get('stages') or ()
+            for step in stage['steps']
+        ]
 
-    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
-                       data: Any) -> int:
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Any
+    ) -> int:
         """Draw the tree or give the whole document; leave other formats to cliff."""
         out = self.app.stdout
         if parsed_args.formatter == 'tree':
@@ -91,8 +130,7 @@ class ListStep(base.List):
     Example: openstack upgrade step list first --state failed --long
     """
 
-    fields = ('ord', 'stage', 'kind', 'host', 'project', 'service', 'state', 'attempt',
-              'seconds')
+    fields = ('ord', 'stage', 'kind', 'host', 'project', 'service', 'state', 'attempt', 'seconds')
     long_fields = ('id', 'strategy', 'parents', 'ponr', 'started_at', 'finished_at', 'error')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -100,15 +138,25 @@ class ListStep(base.List):
         parser = super().get_parser(prog_name)
         upgrades.add_upgrade(parser)
         for field in ('state', 'host', 'stage', 'kind', 'project'):
-            parser.add_argument(f'--{field}', metavar=f'<{field}>',
-                                help=f'Only those of this {field}')
+            parser.add_argument(
+                f'--{field}', metavar=f'<{field}>', help=f'Only those of this {field}'
+            )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the steps."""
-        return list(self.api.steps(
-            args.upgrade, state=args.state, host=args.host, stage=args.stage, kind=args.kind,
-            project=args.project, limit=args.limit, marker=args.marker))
+        return list(
+            self.api.steps(
+                args.upgrade,
+                state=args.state,
+                host=args.host,
+                stage=args.stage,
+                kind=args.kind,
+                project=args.project,
+                limit=args.limit,
+                marker=args.marker,
+            )
+        )
 
 
 def add_step(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +185,7 @@ class ShowStepLog(base.ApiMixin, command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add upgrade, step, attempt."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser = super().get_parser(prog_name)
         add_step(parser)
         parser.add_argument('--attempt', metavar='<n>', type=int, help='Of this attempt')
         return parser
@@ -170,8 +218,12 @@ class _StepVerb(base.Act):
         ref = self.api.upgrade(parsed_args.upgrade)['id']
         path = f'/upgrades/{ref}/steps/{parsed_args.step}/{self.verb}'
         body = {k: v for k, v in self.body(parsed_args).items() if v}
-        upgrade = self.acted(ref, lambda: self.api.ask(path, body), parsed_args.wait,
-                             **({'unblocking': True} if parsed_args.wait else {}))
+        upgrade = self.acted(
+            ref,
+            lambda: self.api.ask(path, body),
+            parsed_args.wait,
+            **({'unblocking': True} if parsed_args.wait else {}),
+        )
         if parsed_args.wait:
             return self.shown(upgrade)
         step = self.api.row(resources.Step, parsed_args.step, upgrade_ref=ref)
@@ -189,9 +241,11 @@ class RetryStep(_StepVerb):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add --acknowledge-risk."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('--acknowledge-risk', action='store_true',
-                            help='It may have been done already, you looked, and want it done '
-                                 'again')
+        parser.add_argument(
+            '--acknowledge-risk',
+            action='store_true',
+            help='It may have been done already, you looked, and want it done again',
+        )
         return parser
 
     def body(self, args: argparse.Namespace) -> Row:
@@ -210,9 +264,11 @@ class SkipStep(_StepVerb):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add --force and --reason."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('--force', action='store_true',
-                            help='Also a step that later ones rely on, because you made it '
-                                 'good by hand')
+        parser.add_argument(
+            '--force',
+            action='store_true',
+            help='Also a step that later ones rely on, because you made it good by hand',
+        )
         parser.add_argument('--reason', metavar='<text>', help='Why, for the audit trail')
         return parser
 

@@ -8,10 +8,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 import yaml
 
-from upgrade_service.osc import progress
-from upgrade_service.osc import proxy
-from upgrade_service.osc import resources
-from upgrade_service.osc import watch
+from upgrade_service.osc import progress, proxy, resources, watch
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
@@ -24,9 +21,13 @@ def add_upgrade(parser: argparse.ArgumentParser) -> None:
 
 def add_accept(parser: argparse.ArgumentParser) -> None:
     """Add --accept."""
-    parser.add_argument('--accept', metavar='<code>', action='append', default=[],
-                        help='Start in spite of problems of this code, where they allow it; '
-                             'may be repeated')
+    parser.add_argument(
+        '--accept',
+        metavar='<code>',
+        action='append',
+        default=[],
+        help='Start in spite of problems of this code, where they allow it; may be repeated',
+    )
 
 
 def load_policy(path: str) -> Row:
@@ -40,8 +41,9 @@ def load_policy(path: str) -> Row:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise exceptions.CommandError(f'--policy {path}: {proxy.one_line(e)}') from e
     if not isinstance(policy, dict):
-        raise exceptions.CommandError(f'--policy {path}: expected keys and values, as in '
-                                      f'`max_unavailable: 1`')
+        raise exceptions.CommandError(
+            f'--policy {path}: expected keys and values, as in `max_unavailable: 1`'
+        )
     return policy
 
 
@@ -63,24 +65,40 @@ class CreateUpgrade(base.Act):
         """Add target, selection, policy, and what to do with the plan."""
         parser = super().get_parser(prog_name)
         parser.add_argument('cluster', metavar='<cluster>', help='Name or ID of the cluster')
-        parser.add_argument('--to', metavar='<release>', required=True,
-                            help='Release to go to, such as 2026.2; see `upgrade path list`')
+        parser.add_argument(
+            '--to',
+            metavar='<release>',
+            required=True,
+            help='Release to go to, such as 2026.2; see `upgrade path list`',
+        )
         parser.add_argument('--name', metavar='<name>', help='Name of the upgrade')
-        parser.add_argument('--strategy', metavar='<strategy>',
-                            help='How hosts are upgraded; see `upgrade strategy list`')
-        parser.add_argument('--type', choices=['service'],
-                            help='What is upgraded: the OpenStack services')
+        parser.add_argument(
+            '--strategy',
+            metavar='<strategy>',
+            help='How hosts are upgraded; see `upgrade strategy list`',
+        )
+        parser.add_argument(
+            '--type', choices=['service'], help='What is upgraded: the OpenStack services'
+        )
         parser.add_argument('--policy', metavar='<file>', help='Policy file, YAML or JSON')
-        for option, what in (('--hosts', 'hosts'), ('--az', 'availability zones'),
-                             ('--projects', 'projects')):
-            parser.add_argument(option, metavar='<name,name>', type=base.words,
-                                help=f'Only these {what}')
-        parser.add_argument('--approve-ponr', action='store_true',
-                            help='Approve the gate before the points of no return now '
-                                 '(administrators)')
-        parser.add_argument('--start', action='store_true',
-                            help='Start it as soon as the plan is made, unless the plan has '
-                                 'blocking problems')
+        for option, what in (
+            ('--hosts', 'hosts'),
+            ('--az', 'availability zones'),
+            ('--projects', 'projects'),
+        ):
+            parser.add_argument(
+                option, metavar='<name,name>', type=base.words, help=f'Only these {what}'
+            )
+        parser.add_argument(
+            '--approve-ponr',
+            action='store_true',
+            help='Approve the gate before the points of no return now (administrators)',
+        )
+        parser.add_argument(
+            '--start',
+            action='store_true',
+            help='Start it as soon as the plan is made, unless the plan has blocking problems',
+        )
         add_accept(parser)
         return parser
 
@@ -100,9 +118,15 @@ class CreateUpgrade(base.Act):
 
     def _body(self, args: argparse.Namespace) -> Row:
         body = {
-            'cluster': args.cluster, 'to_release': args.to, 'name': args.name,
-            'strategy': args.strategy, 'type': args.type, 'hosts': args.hosts, 'azs': args.az,
-            'projects': args.projects, 'approve_ponr': args.approve_ponr or None,
+            'cluster': args.cluster,
+            'to_release': args.to,
+            'name': args.name,
+            'strategy': args.strategy,
+            'type': args.type,
+            'hosts': args.hosts,
+            'azs': args.az,
+            'projects': args.projects,
+            'approve_ponr': args.approve_ponr or None,
             'policy': load_policy(args.policy) if args.policy else None,
         }
         return {k: v for k, v in body.items() if v is not None}
@@ -110,19 +134,26 @@ class CreateUpgrade(base.Act):
     def _start(self, watcher: watch.Watcher, args: argparse.Namespace) -> Row:
         ref = watcher.ref
         found = watcher.patient(lambda: self.api.problems(upgrade=ref))
-        blocking = [p for p in found if p.get('severity') == 'blocking'
-                    and not (p.get('acceptable') and p.get('code') in args.accept)]
+        blocking = [
+            p
+            for p in found
+            if p.get('severity') == 'blocking'
+            and not (p.get('acceptable') and p.get('code') in args.accept)
+        ]
         if blocking:
             for line in progress.problem_lines(blocking):
                 self.say(line)
             name = base.name_of(watcher.upgrade)
-            self.say(f'Upgrade {name} was not started: {len(blocking)} blocking problems; '
-                     f'it stays a draft')
+            self.say(
+                f'Upgrade {name} was not started: {len(blocking)} blocking problems; '
+                f'it stays a draft'
+            )
             self.status = watch.FAILED
             return watcher.upgrade
         key = proxy.new_key()
-        watcher.patient(lambda: self.api.ask(f'/upgrades/{ref}/start',
-                                             {'accept': args.accept}, key))
+        watcher.patient(
+            lambda: self.api.ask(f'/upgrades/{ref}/start', {'accept': args.accept}, key)
+        )
         watcher.refresh()
         return self.follow(watcher, 'end') if args.wait else watcher.upgrade
 
@@ -130,10 +161,27 @@ class CreateUpgrade(base.Act):
 class ListUpgrade(base.List):
     """List upgrades."""
 
-    fields = ('id', 'name', 'cluster', 'from_release', 'to_release', 'state', 'progress',
-              'created_at')
-    long_fields = ('strategy', 'direction', 'gate', 'blocked_reason', 'hosts', 'eta_seconds',
-                   'started_at', 'finished_at', 'message')
+    fields = (
+        'id',
+        'name',
+        'cluster',
+        'from_release',
+        'to_release',
+        'state',
+        'progress',
+        'created_at',
+    )
+    long_fields = (
+        'strategy',
+        'direction',
+        'gate',
+        'blocked_reason',
+        'hosts',
+        'eta_seconds',
+        'started_at',
+        'finished_at',
+        'message',
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add filters."""
@@ -144,8 +192,15 @@ class ListUpgrade(base.List):
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the upgrades."""
-        return list(self.api.rows(resources.Upgrade, cluster=args.cluster, state=args.state,
-                                  limit=args.limit, marker=args.marker))
+        return list(
+            self.api.rows(
+                resources.Upgrade,
+                cluster=args.cluster,
+                state=args.state,
+                limit=args.limit,
+                marker=args.marker,
+            )
+        )
 
 
 class ShowUpgrade(base.Follow):
@@ -197,8 +252,9 @@ class _Verb(base.Act):
         """Ask for it."""
         ref = self.api.upgrade(parsed_args.upgrade)['id']
         body = {k: v for k, v in self.body(parsed_args).items() if v}
-        upgrade = self.acted(ref, lambda: self.api.ask(f'/upgrades/{ref}/{self.verb}', body),
-                             parsed_args.wait)
+        upgrade = self.acted(
+            ref, lambda: self.api.ask(f'/upgrades/{ref}/{self.verb}', body), parsed_args.wait
+        )
         return self.shown(upgrade)
 
 
@@ -251,8 +307,9 @@ class ResumeUpgrade(_Verb):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add --acknowledge."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('--acknowledge', metavar='<reason>',
-                            help='The `blocked_reason` you have dealt with')
+        parser.add_argument(
+            '--acknowledge', metavar='<reason>', help='The `blocked_reason` you have dealt with'
+        )
         return parser
 
     def body(self, args: argparse.Namespace) -> Row:
@@ -278,8 +335,9 @@ class ApproveUpgrade(_Verb):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add --gate."""
         parser = super().get_parser(prog_name)
-        parser.add_argument('--gate', metavar='<gate>',
-                            help='The gate you mean (default: the one it waits at)')
+        parser.add_argument(
+            '--gate', metavar='<gate>', help='The gate you mean (default: the one it waits at)'
+        )
         return parser
 
     def body(self, args: argparse.Namespace) -> Row:
@@ -292,13 +350,13 @@ class DeleteUpgrade(base.ApiMixin, command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the upgrade."""
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser = super().get_parser(prog_name)
         add_upgrade(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Delete it."""
-        self.api.remove(parsed_args.upgrade)
+        self.api.remove(f'/upgrades/{parsed_args.upgrade}')
 
 
 class ListEvent(base.List):
@@ -312,13 +370,22 @@ class ListEvent(base.List):
         """Add upgrade and --after."""
         parser = super().get_parser(prog_name)
         add_upgrade(parser)
-        parser.add_argument('--after', metavar='<seq>', type=int, default=0,
-                            help='Only events that follow this number')
-        parser.add_argument('--limit', type=int, metavar='<n>',
-                            help='Show so many at most (default: all)')
+        parser.add_argument(
+            '--after',
+            metavar='<seq>',
+            type=int,
+            default=0,
+            help='Only events that follow this number',
+        )
+        parser.add_argument(
+            '--limit', type=int, metavar='<n>', help='Show so many at most (default: all)'
+        )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the events."""
-        return list(self.api.rows(resources.Event, upgrade_ref=args.upgrade, after=args.after,
-                                  limit=args.limit))
+        return list(
+            self.api.rows(
+                resources.Event, upgrade_ref=args.upgrade, after=args.after, limit=args.limit
+            )
+        )

@@ -1,6 +1,7 @@
 """What the API's tests run against: the real application on a real database file."""
 
 import os
+import pathlib
 from typing import Any
 
 import fixtures
@@ -55,8 +56,11 @@ class RoleHeaders:
 class Api(fixtures.Fixture):
     """The application, with authentication by :class:`RoleHeaders` or as configured."""
 
-    def __init__(self, authenticate: Any = RoleHeaders, **api_options: Any) -> None:
+    def __init__(
+        self, authenticate: Any = RoleHeaders, config_file: str = '', **api_options: Any
+    ) -> None:
         super().__init__()
+        self._config_file = config_file
         self._authenticate = authenticate
         self._options = {'auth_strategy': 'noauth', 'mutations_per_minute': 0, **api_options}
 
@@ -65,7 +69,9 @@ class Api(fixtures.Fixture):
         config = self.useFixture(config_fixture.Config(cfg.ConfigOpts()))
         self.conf = config.conf
         options.register_opts(self.conf)
-        self.conf([], default_config_files=[], default_config_dirs=[])
+        path = os.path.join(folder, 'upgrade-service.conf')
+        pathlib.Path(path).write_text(self._config_file)
+        self.conf([], default_config_files=[path], default_config_dirs=[])
         config.config(group='api', **self._options)
         config.config(group='trust', keys_dir=os.path.join(folder, 'keys'))
         keys.create(self.conf)
@@ -90,6 +96,7 @@ class Api(fixtures.Fixture):
         return request.get_response(self.app)
 
 
+OWNER = 'conductor1'
 CLOUD_HOSTS = ('ctl1', 'cmp1', 'cmp2')
 
 
@@ -169,8 +176,8 @@ def discovered(ctx: context.RequestContext, name: str = 'prod') -> str:
 
 def upgrade(
     ctx: context.RequestContext, cluster_id: str, name: str, made: model.Plan | None
-) -> tuple[str, int]:
-    """Store an upgrade, a draft when there is a plan; return its id and its owner's epoch."""
+) -> str:
+    """Store an upgrade, a draft when there is a plan; return its id."""
     row = db.upgrade_create(
         ctx,
         {
@@ -183,32 +190,46 @@ def upgrade(
             'name': name,
         },
     )
-    claimed = {r['id']: r['epoch'] for r in db.ownership_claim(ctx, 'conductor1', 600)}
-    epoch: int = claimed[row['id']]
+    epoch = owned(ctx, row['id'])
     if made is not None:
-        db.plan_store(ctx, row['id'], 'conductor1', epoch, made, {})
-    return row['id'], epoch
+        db.plan_store(ctx, row['id'], OWNER, epoch, made, {})
+    ident: str = row['id']
+    return ident
+
+
+def owned(ctx: context.RequestContext, ident: str) -> int:
+    """Let the conductor own an upgrade; return the epoch."""
+    db.ownership_claim(ctx, OWNER, 600)
+    epoch: int = db.upgrade_get(ctx, ident)['epoch']
+    return epoch
 
 
 def at_gate(ctx: context.RequestContext, ident: str, gate: str) -> None:
     """Start a draft and let its owner pause it at a gate."""
     db.upgrade_verb(ctx, ident, 'start')
-    claimed = {r['id']: r['epoch'] for r in db.ownership_claim(ctx, 'conductor1', 600)}
     move = db.UpgradeMove(state='paused', event='gate', values={'gate': gate})
-    db.owner_turn(ctx, ident, 'conductor1', claimed[ident], upgrade=move)
+    db.owner_turn(ctx, ident, OWNER, owned(ctx, ident), upgrade=move)
 
 
-def failed_step(ctx: context.RequestContext, ident: str) -> None:
-    """Start a draft and let its first step fail."""
+def failed_step(ctx: context.RequestContext, ident: str, number: int = 1) -> None:
+    """Start a draft and let a step fail."""
     db.upgrade_verb(ctx, ident, 'start')
-    claimed = {r['id']: r['epoch'] for r in db.ownership_claim(ctx, 'conductor1', 600)}
-    step = db.step_get(ctx, ident, '1')['id']
-    for old, new, attempt, more in (
-        ('pending', 'dispatched', 0, {'begins': True}),
-        ('dispatched', 'failed', 1, {'error': 'no', 'output': 'boom'}),
-    ):
-        move = db.StepMove(step=step, old=old, new=new, attempt=attempt, event=new, **more)
-        db.owner_turn(ctx, ident, 'conductor1', claimed[ident], moves=[move])
+    epoch = owned(ctx, ident)
+    step = db.step_get(ctx, ident, str(number))['id']
+    dispatched = db.StepMove(
+        step=step, old='pending', new='dispatched', attempt=0, event='dispatched', begins=True
+    )
+    failed = db.StepMove(
+        step=step,
+        old='dispatched',
+        new='failed',
+        attempt=1,
+        event='outcome',
+        error='exit status 1',
+        output='boom',
+    )
+    for move in (dispatched, failed):
+        db.owner_turn(ctx, ident, OWNER, epoch, moves=[move])
 
 
 # -- for gabbi ---------------------------------------------------------------------------------
@@ -217,11 +238,12 @@ _served: list[Api] = []
 
 
 def application() -> Any:
-    """Return the application of the running gabbi file."""
-    return _served[-1].app
+    """Return what passes requests to the application of the running gabbi file."""
+    # gabbi asks for it when it reads the files, before any fixture is started
+    return lambda environ, start_response: _served[-1].app(environ, start_response)
 
 
-class Started(gabbi_fixture.GabbiFixture):  # type: ignore[misc]
+class Started(gabbi_fixture.GabbiFixture):
     """An API with a discovered cluster `prod` and upgrades in several states."""
 
     def start_fixture(self) -> None:
@@ -246,7 +268,7 @@ class Started(gabbi_fixture.GabbiFixture):  # type: ignore[misc]
             ('failed', plan()),
         ):
             home = cluster if name in ('planning', 'draft') else discovered(ctx, name)
-            ident, _ = upgrade(ctx, home, name, made)
+            ident = upgrade(ctx, home, name, made)
             os.environ[f'UPGRADE_{name.upper().replace("-", "_")}'] = ident
             if name == 'gated':
                 at_gate(ctx, ident, 'finish')

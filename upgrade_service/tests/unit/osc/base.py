@@ -9,6 +9,7 @@ from typing import Any
 
 import fixtures
 from openstackclient import shell
+from osc_lib import clientmanager
 from oslotest import base
 
 from upgrade_service.osc import watch
@@ -37,9 +38,12 @@ class ShellTestCase(base.BaseTestCase):
         self.api = fake_api.FakeApi()
         self.server = fake_api.Server(self.api)
         self.addCleanup(self.server.close)
-        for name, value in (('OS_AUTH_TYPE', 'none'), ('OS_ENDPOINT', self.server.url),
-                            ('OS_CLOUD', None), ('COLUMNS', '200')):
+        # options, not variables: OSC keeps the environment's values of its first shell
+        self.endpoint = self.server.url
+        for name, value in (('OS_CLOUD', None), ('COLUMNS', '200')):
             self.useFixture(fixtures.EnvironmentVariable(name, value))
+        # OSC keeps the first client for the life of a process
+        vars(clientmanager.ClientManager)['upgrade']._handle = None
         self.useFixture(fixtures.MonkeyPatch('upgrade_service.osc.watch.POLL', 0.01))
         self.assertGreaterEqual(watch.IDLE_LOOKS, 2)
 
@@ -50,12 +54,17 @@ class ShellTestCase(base.BaseTestCase):
             try:
                 app = shell.OpenStackShell()
                 app.stdout, app.stderr = out, err
-                status = app.run(shlex.split(line))
+                status = app.run(
+                    ['--os-auth-type', 'none', '--os-endpoint', self.endpoint, *shlex.split(line)]
+                )
             except SystemExit as e:
                 status = e.code if isinstance(e.code, int) else 1
         return Ran(int(status or 0), out.getvalue(), err.getvalue())
 
     def posted(self, end: str) -> list[Any]:
         """Return the bodies of POSTs to paths with this end."""
-        return [body for method, path, body in self.api.requests
-                if method == 'POST' and path.endswith(end)]
+        return [
+            body
+            for method, path, body in self.api.requests
+            if method == 'POST' and path.endswith(end)
+        ]

@@ -7,16 +7,16 @@ import stat
 import fixtures
 import requests_mock
 
-from upgrade_service.tests.unit.osc import base
-from upgrade_service.tests.unit.osc import fake_api
+from upgrade_service.tests.unit.osc import base, fake_api
 
 
 class ReadTestCase(base.ShellTestCase):
     """Lists and cards."""
 
     def test_lists_follow_pages(self) -> None:
-        self.api.hosts = [{'name': f'cmp{n}', 'roles': ['compute'], 'az': 'z1',
-                           'instances': n} for n in range(5)]
+        self.api.hosts = [
+            {'name': f'cmp{n}', 'roles': ['compute'], 'az': 'z1', 'instances': n} for n in range(5)
+        ]
         found = self.openstack('upgrade host list prod -f json').json()
         self.assertEqual([f'cmp{n}' for n in range(5)], [h['Name'] for h in found])
         self.assertEqual(['compute'], found[0]['Roles'])
@@ -30,11 +30,21 @@ class ReadTestCase(base.ShellTestCase):
         self.assertEqual(1760000000000, found['created_at'])
 
     def test_summary_counts_and_tells_problems_apart(self) -> None:
-        self.api.problems = [{'code': 'service_down', 'severity': 'blocking', 'host': 'cmp2',
-                              'service': 'nova-compute', 'message': 'down', 'hint': 'up'}]
+        self.api.problems = [
+            {
+                'code': 'service_down',
+                'severity': 'blocking',
+                'host': 'cmp2',
+                'service': 'nova-compute',
+                'message': 'down',
+                'hint': 'up',
+            }
+        ]
         ran = self.openstack('upgrade cluster summary prod -f json')
-        self.assertEqual([{'Project': 'nova', 'Release': '2026.1', 'Total': 4, 'Up': 3,
-                           'Down': 1, 'Hosts': 2}], ran.json())
+        self.assertEqual(
+            [{'Project': 'nova', 'Release': '2026.1', 'Total': 4, 'Up': 3, 'Down': 1, 'Hosts': 2}],
+            ran.json(),
+        )
         self.assertIn('blocking service_down [cmp2 nova-compute]: down', ran.err)
 
     def test_discover_waits_for_the_wanted_one(self) -> None:
@@ -104,21 +114,20 @@ class ErrorTestCase(base.ShellTestCase):
     """Errors are one line that names field and rule."""
 
     def test_refusal_of_ours(self) -> None:
-        self.api.refuse = (400, 'upgrade.policy.invalid',
-                           'Policy key max_unavailble:\n unknown')
+        self.api.refuse = (400, 'upgrade.policy.invalid', 'Policy key max_unavailble:\n unknown')
         ran = self.openstack('upgrade create prod --to 2026.2')
         self.assertEqual(1, ran.status)
-        self.assertEqual('Policy key max_unavailble: unknown (upgrade.policy.invalid)\n',
-                         ran.err)
+        self.assertEqual('Policy key max_unavailble: unknown (upgrade.policy.invalid)\n', ran.err)
         self.assertEqual('', ran.out)
 
     def test_unknown_upgrade(self) -> None:
         ran = self.openstack('upgrade show nothing')
-        self.assertEqual((1, 'There is no upgrade nothing (upgrade.not_found)\n'),
-                         (ran.status, ran.err))
+        self.assertEqual(
+            (1, 'There is no upgrade nothing (upgrade.not_found)\n'), (ran.status, ran.err)
+        )
 
     def test_no_api_at_all(self) -> None:
-        self.useFixture(fixtures.EnvironmentVariable('OS_ENDPOINT', 'http://127.0.0.1:9'))
+        self.endpoint = 'http://127.0.0.1:9'
         ran = self.openstack('upgrade list')
         self.assertEqual(1, ran.status)
         self.assertEqual(1, len(ran.err.splitlines()), ran.err)
@@ -127,8 +136,12 @@ class ErrorTestCase(base.ShellTestCase):
 
     def test_something_else_answers(self) -> None:
         with requests_mock.Mocker(real_http=True) as mock:
-            mock.get(f'{self.server.url}/v1/upgrades', status_code=502, reason='Bad Gateway',
-                     text='<html>nginx</html>')
+            mock.get(
+                f'{self.server.url}/v1/upgrades',
+                status_code=502,
+                reason='Bad Gateway',
+                text='<html>nginx</html>',
+            )
             ran = self.openstack('upgrade list')
         self.assertEqual(1, ran.status)
         self.assertIn('answered 502 Bad Gateway', ran.err)
@@ -146,8 +159,16 @@ class ErrorTestCase(base.ShellTestCase):
 
     def test_start_that_is_refused_tells_the_problems(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first --wait')
-        self.api.problems = [{'code': 'engine_missing', 'severity': 'blocking', 'host': 'cmp2',
-                              'service': None, 'message': 'no engine', 'hint': 'enroll it'}]
+        self.api.problems = [
+            {
+                'code': 'engine_missing',
+                'severity': 'blocking',
+                'host': 'cmp2',
+                'service': None,
+                'message': 'no engine',
+                'hint': 'enroll it',
+            }
+        ]
         self.api.refuse = (409, 'upgrade.not_startable', 'The plan cannot be started')
         ran = self.openstack('upgrade start first')
         self.assertEqual(1, ran.status)

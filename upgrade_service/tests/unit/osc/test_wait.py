@@ -4,8 +4,7 @@ import io
 
 import fixtures
 
-from upgrade_service.tests.unit.osc import base
-from upgrade_service.tests.unit.osc import fake_api
+from upgrade_service.tests.unit.osc import base, fake_api
 
 CREATE = 'upgrade create prod --to 2026.2 --name first --start --wait'
 SUCCESS = [
@@ -18,8 +17,7 @@ SUCCESS = [
 BLOCKED = [
     lambda api: api.move_step(1, 'running'),
     lambda api: api.move_step(1, 'failed', 'server a1 is in ERROR\nsee nova'),
-    lambda api: api.move('blocked', blocked_reason='step_failed',
-                         message='step 1 failed'),
+    lambda api: api.move('blocked', blocked_reason='step_failed', message='step 1 failed'),
 ]
 
 
@@ -39,12 +37,26 @@ class WaitTestCase(base.ShellTestCase):
         policy = self.useFixture(fixtures.TempDir()).join('p.yaml')
         with open(policy, 'w', encoding='utf-8') as out:
             out.write('max_unavailable: 2\ngates: []\n')
-        self.openstack(f'upgrade create prod --to 2026.2 --strategy source --type service '
-                       f'--hosts a,b --az z1 --projects nova --approve-ponr --policy {policy}')
-        self.assertEqual([{
-            'cluster': 'prod', 'to_release': '2026.2', 'strategy': 'source', 'type': 'service',
-            'hosts': ['a', 'b'], 'azs': ['z1'], 'projects': ['nova'], 'approve_ponr': True,
-            'policy': {'max_unavailable': 2, 'gates': []}}], self.posted('/upgrades'))
+        self.openstack(
+            f'upgrade create prod --to 2026.2 --strategy source --type service '
+            f'--hosts a,b --az z1 --projects nova --approve-ponr --policy {policy}'
+        )
+        self.assertEqual(
+            [
+                {
+                    'cluster': 'prod',
+                    'to_release': '2026.2',
+                    'strategy': 'source',
+                    'type': 'service',
+                    'hosts': ['a', 'b'],
+                    'azs': ['z1'],
+                    'projects': ['nova'],
+                    'approve_ponr': True,
+                    'policy': {'max_unavailable': 2, 'gates': []},
+                }
+            ],
+            self.posted('/upgrades'),
+        )
 
     def test_draft_without_start(self) -> None:
         ran = self.openstack('upgrade create prod --to 2026.2 --wait -f json')
@@ -63,13 +75,16 @@ class WaitTestCase(base.ShellTestCase):
         ran = self.openstack(f'{CREATE} -f json')
         self.assertEqual((1, 'blocked'), (ran.status, ran.json()['state']))
         self.assertIn('blocked (step_failed)', ran.err)
-        self.assertIn('step 1 cmp1 drain_host nova is failed: server a1 is in ERROR see nova',
-                      ran.err)
+        self.assertIn(
+            'step 1 cmp1 drain_host nova is failed: server a1 is in ERROR see nova', ran.err
+        )
         self.assertIn('openstack upgrade step log first 1', ran.err)
 
     def test_cancelled_by_someone_else_exits_1(self) -> None:
-        self.api.story = [lambda api: api.move('stopping', next='cancelled'),
-                          lambda api: api.move('cancelled', next=None)]
+        self.api.story = [
+            lambda api: api.move('stopping', next='cancelled'),
+            lambda api: api.move('cancelled', next=None),
+        ]
         self.assertEqual(1, self.openstack(CREATE).status)
 
     def test_gate_exits_3_with_the_approve_command(self) -> None:
@@ -87,13 +102,34 @@ class WaitTestCase(base.ShellTestCase):
 
     def test_blocking_problems_keep_it_a_draft(self) -> None:
         self.api.problems = [
-            {'code': 'service_down', 'severity': 'blocking', 'host': 'cmp2',
-             'service': 'nova-compute', 'message': 'it is down', 'hint': 'start it',
-             'acceptable': False},
-            {'code': 'stale_facts', 'severity': 'blocking', 'host': 'cmp3', 'service': None,
-             'message': 'old', 'hint': 'discover', 'acceptable': True},
-            {'code': 'mixed', 'severity': 'warning', 'host': None, 'service': None,
-             'message': 'versions differ', 'hint': '', 'acceptable': True}]
+            {
+                'code': 'service_down',
+                'severity': 'blocking',
+                'host': 'cmp2',
+                'service': 'nova-compute',
+                'message': 'it is down',
+                'hint': 'start it',
+                'acceptable': False,
+            },
+            {
+                'code': 'stale_facts',
+                'severity': 'blocking',
+                'host': 'cmp3',
+                'service': None,
+                'message': 'old',
+                'hint': 'discover',
+                'acceptable': True,
+            },
+            {
+                'code': 'mixed',
+                'severity': 'warning',
+                'host': None,
+                'service': None,
+                'message': 'versions differ',
+                'hint': '',
+                'acceptable': True,
+            },
+        ]
         ran = self.openstack(f'{CREATE} --accept stale_facts -f json')
         self.assertEqual((1, 'draft'), (ran.status, ran.json()['state']))
         self.assertIn('blocking service_down [cmp2 nova-compute]: it is down', ran.err)
@@ -102,8 +138,15 @@ class WaitTestCase(base.ShellTestCase):
         self.assertEqual([], self.posted('/start'))
 
     def test_accepted_problems_are_named_in_start(self) -> None:
-        self.api.problems = [{'code': 'stale_facts', 'severity': 'blocking', 'host': 'cmp3',
-                              'message': 'old', 'acceptable': True}]
+        self.api.problems = [
+            {
+                'code': 'stale_facts',
+                'severity': 'blocking',
+                'host': 'cmp3',
+                'message': 'old',
+                'acceptable': True,
+            }
+        ]
         self.api.story = list(SUCCESS)
         self.assertEqual(0, self.openstack(f'{CREATE} --accept stale_facts').status)
         self.assertEqual([{'accept': ['stale_facts']}], self.posted('/start'))
@@ -117,15 +160,22 @@ class WaitTestCase(base.ShellTestCase):
     def test_retry_waits_past_the_moment_it_is_still_blocked(self) -> None:
         self.api.story = list(BLOCKED)
         self.openstack(CREATE)
-        self.api.story = [lambda api: None, lambda api: None,
-                          lambda api: api.move('running', blocked_reason=None), *SUCCESS]
+        self.api.story = [
+            lambda api: None,
+            lambda api: None,
+            lambda api: api.move('running', blocked_reason=None),
+            *SUCCESS,
+        ]
         ran = self.openstack('upgrade step retry first 1 --wait -f json')
         self.assertEqual((0, 'succeeded'), (ran.status, ran.json()['state']), ran.err)
 
     def test_watch_tells_only_news(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first --start')
-        self.api.story = [lambda api: api.move_step(1, 'succeeded'), lambda api: None,
-                          *SUCCESS[2:]]
+        self.api.story = [
+            lambda api: api.move_step(1, 'succeeded'),
+            lambda api: None,
+            *SUCCESS[2:],
+        ]
         ran = self.openstack('upgrade watch first -f json')
         self.assertEqual((0, 'succeeded'), (ran.status, ran.json()['state']))
         self.assertNotIn('asked for', ran.err)
@@ -136,9 +186,12 @@ class AwayTestCase(base.ShellTestCase):
     """An upgrade restarts the API and the keystone that are asked here."""
 
     def test_no_answer_5xx_and_401_are_outlived(self) -> None:
+        def plan_and_leave(api: fake_api.FakeApi) -> None:
+            api.move('draft')
+            api.outage = [None, 503, 500, 401, None]
+
         self.api.story = list(SUCCESS)
-        self.api.planning = [
-            lambda api: (api.move('draft'), api.outage.extend([None, 503, 500, 401, None]))]
+        self.api.planning = [plan_and_leave]
         ran = self.openstack(f'{CREATE} -f json')
         self.assertEqual((0, 'succeeded'), (ran.status, ran.json()['state']), ran.err)
         self.assertEqual(1, ran.err.count('No answer'), ran.err)
@@ -157,8 +210,9 @@ class AwayTestCase(base.ShellTestCase):
 
     def test_interrupt_says_that_the_upgrade_goes_on(self) -> None:
         def interrupt(api: fake_api.FakeApi) -> None:
-            self.useFixture(fixtures.MonkeyPatch(
-                'upgrade_service.osc.proxy.Proxy.events', raise_interrupt))
+            self.useFixture(
+                fixtures.MonkeyPatch('upgrade_service.osc.proxy.Proxy.events', raise_interrupt)
+            )
 
         self.api.story = [lambda api: api.move_step(1, 'running'), interrupt]
         ran = self.openstack(f'{CREATE} -f json')

@@ -16,7 +16,7 @@ GOLDEN = pathlib.Path(__file__).parents[2] / 'golden'
 PROJECTS = loader.load_projects()
 RELEASES = releases.load()
 
-CONTROL = {
+CONTROL: dict[str, tuple[str, ...]] = {
     'keystone': ('keystone-api',),
     'placement': ('placement-api',),
     'glance': ('glance-api',),
@@ -24,11 +24,18 @@ CONTROL = {
     'neutron': ('neutron-api', 'neutron-periodic-workers', 'neutron-rpc-server'),
     'cinder': ('cinder-api', 'cinder-scheduler', 'cinder-volume'),
 }
-COMPUTE = {'nova': ('nova-compute',), 'neutron': ('neutron-openvswitch-agent',)}
-NETWORK = {
+COMPUTE: dict[str, tuple[str, ...]] = {
+    'nova': ('nova-compute',),
+    'neutron': ('neutron-openvswitch-agent',),
+}
+NETWORK: dict[str, tuple[str, ...]] = {
     'neutron': ('neutron-openvswitch-agent', 'neutron-l3-agent', 'neutron-dhcp-agent'),
 }
-ROLES = {'control': CONTROL, 'compute': COMPUTE, 'network': NETWORK}
+ROLES = {
+    'control': CONTROL,
+    'compute': COMPUTE,
+    'network': NETWORK,
+}
 
 
 class PlainStrategy:
@@ -51,9 +58,15 @@ def host_services(name: str, spec: Mapping[str, Any]) -> list[model.Service]:
             known = RELEASES.of_version(project, version or '')
             for binary in binaries:
                 found[binary] = model.Service(
-                    project=project, binary=binary, host=name, az=spec.get('az'), state='up',
-                    version=version, release=known.id if known else None,
-                    **spec.get('services', {}).get(binary, {}))
+                    project=project,
+                    binary=binary,
+                    host=name,
+                    az=spec.get('az'),
+                    state='up',
+                    version=version,
+                    release=known.id if known else None,
+                    **spec.get('services', {}).get(binary, {}),
+                )
     return list(found.values())
 
 
@@ -63,23 +76,42 @@ def make_inventory(cloud: Mapping[str, Any]) -> model.Inventory:
     for name, spec in cloud['hosts'].items():
         capacity = {'vcpus': 8, 'ram_mb': 16384} if 'compute' in spec['roles'] else {}
         hosts[name] = model.Host(
-            name=name, roles=frozenset(spec['roles']), az=spec.get('az'), agent=f'agent-{name}',
-            **({'agent_state': 'up', 'facts_age': 5.0, 'strategies': frozenset({'source'})}
-               | capacity | spec.get('facts', {})))
+            name=name,
+            roles=frozenset(spec['roles']),
+            az=spec.get('az'),
+            agent=f'agent-{name}',
+            **(
+                {'agent_state': 'up', 'facts_age': 5.0, 'strategies': frozenset({'source'})}
+                | capacity
+                | spec.get('facts', {})
+            ),
+        )
         services += host_services(name, spec)
-    servers = [model.Server(**({'name': s['id'], 'state': 'ACTIVE'} | s))
-               for s in cloud.get('servers', ())]
+    servers = [
+        model.Server(**({'name': s['id'], 'state': 'ACTIVE'} | s))
+        for s in cloud.get('servers', ())
+    ]
     problems = [model.Problem(**p) for p in cloud.get('problems', ())]
-    return model.Inventory(cluster='test', taken_at=0, hosts=hosts, services=services,
-                           servers=servers, problems=problems)
+    return model.Inventory(
+        cluster='test',
+        taken_at=0,
+        hosts=hosts,
+        services=services,
+        servers=servers,
+        problems=problems,
+    )
 
 
 def make_request(cloud: Mapping[str, Any]) -> planner.Request:
     """Return the request of a cloud given as plain data."""
     selection = {k: tuple(v) for k, v in cloud.get('selection', {}).items()}
     return planner.Request(
-        from_release='2026.1', to_release='2026.2', upgrade_id='test',
-        policy=policy.merge_policy(cloud.get('policy')), selection=model.Selection(**selection))
+        from_release='2026.1',
+        to_release='2026.2',
+        upgrade_id='test',
+        policy=policy.merge_policy(cloud.get('policy')),
+        selection=model.Selection(**selection),
+    )
 
 
 def make_plan(cloud: Mapping[str, Any]) -> tuple[model.Plan, model.Inventory, planner.Request]:
@@ -97,20 +129,27 @@ def load(name: str) -> dict[str, Any]:
 
 def draw(seed: int) -> dict[str, Any]:
     """Draw a cloud: 2 to 24 computes in up to 3 zones, loaded from almost empty to full."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311
     zones = dice.sample(['az1', 'az2', 'az3'], dice.randint(1, 3))
-    hosts: dict[str, Any] = {f'ctl{n}': {'roles': ['control']}
-                             for n in range(1, dice.randint(2, 4))}
+    hosts: dict[str, Any] = {
+        f'ctl{n}': {'roles': ['control']} for n in range(1, dice.randint(2, 4))
+    }
+    if dice.random() < 0.2:
+        hosts['ctl1'] = {'roles': ['control', 'compute'], 'az': zones[0]}
     if dice.random() < 0.3:
         hosts['net1'] = {'roles': ['network'], 'facts': {'routers': 3}}
-    share, servers = dice.uniform(0.05, 0.95), []
+    share = dice.uniform(0.05, 0.95)
+    servers: list[dict[str, Any]] = []
     for n in range(dice.randint(2, 24)):
         name, room = f'cmp{n:02}', 16384
         facts: dict[str, Any] = {'vcpus': 32}
         if dice.random() < 0.2:
             facts['hypervisor_version'] = dice.choice([7002000, 8000000])
-        hosts[name] = {'roles': ['compute', 'network'] if dice.random() < 0.2 else ['compute'],
-                       'az': dice.choice(zones), 'facts': facts}
+        hosts[name] = {
+            'roles': ['compute', 'network'] if dice.random() < 0.2 else ['compute'],
+            'az': dice.choice(zones),
+            'facts': facts,
+        }
         if dice.random() < 0.1:
             hosts[name]['release'] = '2026.2'
         if dice.random() < 0.05:
@@ -120,19 +159,23 @@ def draw(seed: int) -> dict[str, Any]:
             room -= server['ram_mb']
             if room >= 0:
                 servers.append(server)
-    chosen = {'max_unavailable': dice.choice([1, 2, 5, '20%']),
-              'canary': {'hosts': dice.randint(0, 2), 'soak_seconds': dice.choice([0, 60])},
-              'drain': {'on_immovable': dice.choice(['block', 'skip'])}}
+    chosen = {
+        'max_unavailable': dice.choice([1, 2, 5, '20%']),
+        'canary': {'hosts': dice.randint(0, 2), 'soak_seconds': dice.choice([0, 60])},
+        'drain': {'on_immovable': dice.choice(['block', 'skip'])},
+    }
     return {'hosts': hosts, 'servers': servers, 'policy': chosen}
 
 
 def draw_server(dice: random.Random, host: str, number: int) -> dict[str, Any]:
     """Draw a server: some are bound to a group, a few cannot be moved."""
     server: dict[str, Any] = {
-        'id': f's{number}', 'host': host, 'vcpus': dice.choice([1, 1, 2]),
+        'id': f's{number}',
+        'host': host,
+        'vcpus': dice.choice([1, 1, 2]),
         'ram_mb': dice.choice([512, 1024, 2048, 4096]),
-        'state': dice.choices(['ACTIVE', 'PAUSED', 'SHUTOFF', 'ERROR'], [94, 3, 2, 1])[0]}
+        'state': dice.choices(['ACTIVE', 'PAUSED', 'SHUTOFF', 'ERROR'], [94, 3, 2, 1])[0],
+    }
     if dice.random() < 0.15:
-        server |= {'group': f'g{dice.randint(1, 4)}',
-                   'group_policy': 'anti-affinity'}
+        server |= {'group': f'g{dice.randint(1, 4)}', 'group_policy': 'anti-affinity'}
     return server
