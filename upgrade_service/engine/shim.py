@@ -57,12 +57,14 @@ class Output:
         self._size = self._cut = 0
         self._changed = False
         self._lock = threading.Lock()
+        self.last = b''
 
     def add(self, line: bytes) -> None:
         """Take a line."""
         line = _ESCAPES.sub(b'', line.rstrip(b'\r\n').rpartition(b'\r')[2])[:LINE] + b'\n'
         with self._lock:
             self._changed = True
+            self.last = line if line.strip() else self.last
             if not self._tail and len(self._head) + len(line) <= HEAD:
                 self._head += line
                 return
@@ -284,7 +286,9 @@ class Shim:
                 self._warnings.append(f'{op["title"]}: {broke} (status {status})')
                 return 'done'
             if meaning == 'failed':
-                raise Failed(f'{op["title"]}: {_ending(status)}', status)
+                said = self._output.last.decode(errors='replace').strip()[:300]
+                why = f': {said}' if said and not said.startswith('---') else ''
+                raise Failed(f'{op["title"]}: {_ending(status)}{why}', status)
             return str(meaning)
         raise Failed(f'{op["title"]}: not finished in {op["timeout"]} s or {op["limit"]} turns')
 

@@ -15,14 +15,23 @@ Op = base.Op
 SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 #: what is prepared beside a running cloud leaves the processor to the cloud
 NICE = ('/usr/bin/nice', '-n', '10')
-#: argv: distribution, version, module …
-_IMPORT = (
-    'import importlib, sys\n'
-    'from importlib import metadata\n'
-    'found = metadata.version(sys.argv[1])\n'
-    'sys.exit(f"installed is {found}") if found != sys.argv[2] else None\n'
-    'for name in sys.argv[3:]: importlib.import_module(name)\n'
-)
+#: argv: distribution, version or '', module … Most modules share one process; one that
+#: cannot (nova's commands choose their kind of concurrency when they are imported) gets
+#: its own before it counts as broken.
+_IMPORT = """
+import importlib, subprocess, sys
+from importlib import metadata
+found = metadata.version(sys.argv[1])
+if sys.argv[2] and found != sys.argv[2]:
+    sys.exit(f'installed is {found}')
+broken = 0
+for name in sys.argv[3:]:
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit):
+        broken |= subprocess.call([sys.executable, '-c', f'import {name}'])
+sys.exit(broken)
+"""
 #: compile the project's own package, without its tests, below the tree of argv[1]
 _COMPILE = (
     'import compileall, pathlib, re, sys\n'
@@ -129,8 +138,8 @@ def _install(
         argv=(*NICE, *_command(layout, target), *arguments, '--', *packages),
         env={
             'HOME': site.state_dir,
-            'UV_CACHE_DIR': f'{site.state_dir}/uv-cache',
-            'UV_LINK_MODE': 'copy',
+            # on the same file system: an environment is made of links to what is there
+            'UV_CACHE_DIR': f'{layout.root}/.uv-cache',
             'PIP_DISABLE_PIP_VERSION_CHECK': '1',
             'PIP_CACHE_DIR': f'{site.state_dir}/pip-cache',
         },
@@ -171,8 +180,7 @@ def _prove(
     """
     python, env = f'{target}/bin/python', _environment(layout, project.name, target)
     extra = [m for plane in sorted(planes) for m in project.prove.get(plane, ())]
-    check = _IMPORT if version else _IMPORT.replace('if found != sys.argv[2] else', 'if 0 else')
-    head = (python, '-c', check, project.distribution, version or '')
+    head = (python, '-c', _IMPORT, project.distribution, version or '')
     modules = (*project.prove.get('imports', ()), *extra)
     tree = f'{target}/lib'
     return [

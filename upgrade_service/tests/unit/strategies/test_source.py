@@ -215,6 +215,7 @@ class TestPrefetch(SourceCase):
         said = self.do('prefetch', version='3.0.0')
         self.assertEqual('failed', said['result'])
         self.assertIn('pyroute_not_declared', said['output'])
+        self.assertIn('No module named', said['error'])
         self.assertFalse(self.check('prefetch', version='3.0.0'))
         # what it left is not taken for an environment, and is built anew
         demo.make_wheel(self.wheels, '3.0.0')
