@@ -45,14 +45,18 @@ def run(task: CloudTask) -> base.Outcome:
     except Unfit as unfit:
         return failed(str(unfit), **unfit.data)
     except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as error:
-        return failed(f'{kind} of {task.step.get("host") or "the cloud"}: the cloud refuses: '
-                      f'{error}; put that right, then retry the step')
+        return failed(
+            f'{kind} of {task.step.get("host") or "the cloud"}: the cloud refuses: '
+            f'{error}; put that right, then retry the step'
+        )
     except exception.UpgradeError as error:
         return failed(f'{error}')
     except Exception as error:
         LOG.exception('Step %s (%s) broke', task.step.get('id'), kind)
-        return failed(f'{kind} broke: {type(error).__name__}: {error}; this is a bug of ours: '
-                      'see the conductor log')
+        return failed(
+            f'{kind} broke: {type(error).__name__}: {error}; this is a bug of ours: '
+            'see the conductor log'
+        )
 
 
 __all__ = ['RUNNERS', 'CloudTask', 'Interrupted', 'recheck', 'run']

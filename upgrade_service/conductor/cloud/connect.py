@@ -95,7 +95,10 @@ def _region(clouds_file: str, cloud: str) -> cloud_region.CloudRegion:
 
     try:
         region = sdk_config.OpenStackConfig(
-            config_files=[clouds_file], secure_files=[], vendor_files=[], load_envvars=False,
+            config_files=[clouds_file],
+            secure_files=[],
+            vendor_files=[],
+            load_envvars=False,
             app_name='upgrade-service',
         ).get_one(cloud=cloud)
     except sdk_exceptions.ConfigException as error:
@@ -176,7 +179,11 @@ def get(
     :raises: what `is_away` knows, or another SDK exception for a refusal.
     """
     response = adapter.get(
-        path, params=params, microversion=microversion, connect_retries=retries, status_code_retries=retries,
+        path,
+        params=params,
+        microversion=microversion,
+        connect_retries=retries,
+        status_code_retries=retries,
     )
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json()
@@ -184,7 +191,12 @@ def get(
 
 
 def pages(
-    adapter: Any, path: str, key: str, microversion: str | None = None, **params: Any
+    adapter: Any,
+    path: str,
+    key: str,
+    microversion: str | None = None,
+    retries: int = 0,
+    **params: Any,
 ) -> list[dict[str, Any]]:
     """GET all pages of a collection: one request for each.
 
@@ -193,7 +205,7 @@ def pages(
     rows: list[dict[str, Any]] = []
     query: Mapping[str, Any] | None = params
     while query is not None:
-        document = get(adapter, path, microversion, 2, **query)
+        document = get(adapter, path, microversion, retries, **query)
         rows.extend(document.get(key, ()))
         query = _next(document.get(f'{key}_links', ())) if document.get(key) else None
     return rows
@@ -207,7 +219,12 @@ def _next(links: Any) -> dict[str, str] | None:
 
 
 def send(
-    adapter: Any, method: str, path: str, body: Any = None, *, timeout: float,
+    adapter: Any,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    timeout: float,
     microversion: str | None = None,
 ) -> dict[str, Any]:
     """Make one changing request, never repeated here.
@@ -216,8 +233,7 @@ def send(
     what it acts for.
     """
     call: Callable[..., requests.Response] = getattr(adapter, method)
-    response = call(path, json=body, microversion=microversion, timeout=timeout,
-                    connect_retries=0)
+    response = call(path, json=body, microversion=microversion, timeout=timeout, connect_retries=0)
     sdk_exceptions.raise_from_response(response)
     document: dict[str, Any] = response.json() if response.content else {}
     return document

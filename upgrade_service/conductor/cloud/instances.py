@@ -48,7 +48,8 @@ class Drain:
         #: server id -> {to, after: newest record before the call, tries, not: [hosts], state};
         #: state: 'asked', 'moving', 'moved', 'again', 'failed', 'gone'
         self.moves: dict[str, Row] = {
-            i: _inherited(m) for i, m in task.progress.get('moves', {}).items()}
+            i: _inherited(m) for i, m in task.progress.get('moves', {}).items()
+        }
         self.watches: dict[str, Watch] = {}
         self.provider: str | None = task.progress.get('provider')
         self.empty_at: float | None = None
@@ -69,12 +70,14 @@ class Drain:
             self._rest()
 
     def _servers(self) -> dict[str, Tenant]:
-        listed = self.task.read(f'servers of {self.host}',
-                                lambda cloud: migrations.on_host(cloud, self.host))
+        listed = self.task.read(
+            f'servers of {self.host}', lambda cloud: migrations.on_host(cloud, self.host)
+        )
         if self.provider is None and listed:
             name = listed[0].hypervisor or self.host
-            self.provider = self.task.read('resource provider', lambda cloud: (
-                migrations.provider(cloud, name)))
+            self.provider = self.task.read(
+                'resource provider', lambda cloud: migrations.provider(cloud, name)
+            )
         return {t.id: t for t in listed}
 
     def _over(self, servers: dict[str, Tenant]) -> bool:
@@ -83,8 +86,13 @@ class Drain:
         failed = [i for i, m in self.moves.items() if m['state'] == 'failed']
         if failed and not under_way:
             return True
-        if servers or under_way or self.task.read(
-                f'moves to {self.host}', lambda cloud: migrations.incoming(cloud, self.host)):
+        if (
+            servers
+            or under_way
+            or self.task.read(
+                f'moves to {self.host}', lambda cloud: migrations.incoming(cloud, self.host)
+            )
+        ):
             self.empty_at = None
             return False
         if self.empty_at is None:
@@ -130,17 +138,29 @@ class Drain:
         record = self._latest(server.id) or {'id': 0, 'status': 'error'}
         ended = record['status'] in migrations.COMPLETED | migrations.FAILED
         move = self.moves.setdefault(server.id, {'tries': 0, 'not': []})
-        move.update(to=None if ended else record.get('dest_compute'), state='moving',
-                    name=server.name, after=record['id'] - (0 if ended else 1))
+        move.update(
+            to=None if ended else record.get('dest_compute'),
+            state='moving',
+            name=server.name,
+            after=record['id'] - (0 if ended else 1),
+        )
 
     def _await_movable(self, server: Tenant) -> None:
         """Wait while a server is busy; one that rests in such a state cannot be moved."""
-        patience = self.drain['no_progress_seconds'] if server.task or server.status in (
-            'BUILD', 'REBOOT', 'HARD_REBOOT', 'RESIZE', 'REBUILD', 'PASSWORD') else 0
+        patience = (
+            self.drain['no_progress_seconds']
+            if server.task
+            or server.status in ('BUILD', 'REBOOT', 'HARD_REBOOT', 'RESIZE', 'REBUILD', 'PASSWORD')
+            else 0
+        )
         if self._idle(server.id, (server.status, server.task)) >= patience:
-            self._fail(server, f'it is {server.status}' + (
-                f' ({server.task})' if server.task else '') + ', and only ACTIVE or PAUSED '
-                'servers can be live-migrated')
+            self._fail(
+                server,
+                f'it is {server.status}'
+                + (f' ({server.task})' if server.task else '')
+                + ', and only ACTIVE or PAUSED '
+                'servers can be live-migrated',
+            )
 
     def _ask(self, server: Tenant, servers: dict[str, Tenant]) -> None:
         """Ask nova for one move, intent first."""
@@ -148,14 +168,27 @@ class Drain:
         move = self.moves.setdefault(server.id, {'tries': 0, 'not': []})
         if move.get('state') == 'moved':  # it came back: that was another story
             move.update(tries=0, **{'not': []})
-        move.update(to=self._target(server.id, move), state='asked', name=server.name,
-                    tries=move['tries'] + 1, after=record['id'] if record else 0)
+        move.update(
+            to=self._target(server.id, move),
+            state='asked',
+            name=server.name,
+            tries=move['tries'] + 1,
+            after=record['id'] if record else 0,
+        )
         self.watches.pop(server.id, None)
         body = {'os-migrateLive': {'host': move['to'], 'block_migration': 'auto'}}
         try:
-            self.task.act(self._shown(servers), lambda cloud, timeout: connect.send(
-                cloud.compute, 'post', f'/servers/{server.id}/action', body, timeout=timeout,
-                microversion=migrations.LIVE))
+            self.task.act(
+                self._shown(servers),
+                lambda cloud, timeout: connect.send(
+                    cloud.compute,
+                    'post',
+                    f'/servers/{server.id}/action',
+                    body,
+                    timeout=timeout,
+                    microversion=migrations.LIVE,
+                ),
+            )
         except sdk_exceptions.NotFoundException:
             move['state'] = 'gone'
         except sdk_exceptions.ConflictException as error:  # busy, moving or stopped just now
@@ -188,7 +221,8 @@ class Drain:
         for server_id in self._under_way():
             move = self.moves[server_id]
             server = servers.get(server_id) or self.task.read(
-                'a server on its way', functools.partial(migrations.server, server_id=server_id))
+                'a server on its way', functools.partial(migrations.server, server_id=server_id)
+            )
             if server is None:
                 move['state'] = 'gone'
                 continue
@@ -200,8 +234,11 @@ class Drain:
             elif record['status'] in migrations.FAILED:
                 self._broken(server, record)
             else:
-                move.update(state='moving', to=record.get('dest_compute') or move['to'],
-                            status=record['status'])
+                move.update(
+                    state='moving',
+                    to=record.get('dest_compute') or move['to'],
+                    status=record['status'],
+                )
                 self._progress(server, move, record)
 
     def _unanswered(self, server: Tenant, move: Row) -> None:
@@ -209,22 +246,28 @@ class Drain:
         if server.host != self.host:
             self._arrive(server, move)
         elif self._idle(server.id, ('asked', server.moving)) > (
-                self.drain['no_progress_seconds'] if server.moving else UNANSWERED):
+            self.drain['no_progress_seconds'] if server.moving else UNANSWERED
+        ):
             self._retry(server, 'nova made no migration record; is nova-conductor well?')
 
     def _arrive(self, server: Tenant, move: Row) -> None:
         """The record says completed: believe it when server and allocations say so too."""
-        holders = self.task.read('allocations', lambda cloud: (
-            migrations.allocated(cloud, server.id)))
+        holders = self.task.read(
+            'allocations', lambda cloud: migrations.allocated(cloud, server.id)
+        )
         agree = self.provider not in holders and bool(holders)
         if server.host != self.host and server.status in migrations.MOVABLE and agree:
             move.update(state='moved', to=server.host)
         elif server.status == 'ERROR':
             self._fail(server, f'it is in ERROR on {server.host} after its move: {server.fault}')
         elif self._idle(server.id, ('truth', server.host, server.status, agree)) >= max(
-                60, self.drain['no_progress_seconds']):
-            self._fail(server, f'its migration is completed, but nova has it {server.status} on '
-                       f'{server.host} and placement {"agrees" if agree else "does not agree"}')
+            60, self.drain['no_progress_seconds']
+        ):
+            self._fail(
+                server,
+                f'its migration is completed, but nova has it {server.status} on '
+                f'{server.host} and placement {"agrees" if agree else "does not agree"}',
+            )
 
     def _broken(self, server: Tenant, record: Row) -> None:
         """A move ended badly: the server is where it was, or in ERROR."""
@@ -237,8 +280,11 @@ class Drain:
         why = self.task.read('the reason', lambda cloud: migrations.reason(cloud, server.id))
         to = record.get('dest_compute') or move['to'] or 'any host'
         said = f'{record["status"]} on its way to {to}'
-        self._retry(server, f'{said} (now {server.status} on {server.host}): '
-                    f'{why or server.fault or "see nova-compute.log"}')
+        self._retry(
+            server,
+            f'{said} (now {server.status} on {server.host}): '
+            f'{why or server.fault or "see nova-compute.log"}',
+        )
 
     def _retry(self, server: Tenant, why: str) -> None:
         move = self.moves[server.id]
@@ -264,8 +310,9 @@ class Drain:
 
     def _progress(self, server: Tenant, move: Row, record: Row) -> None:
         """Note how far it is; act when it has stood still for too long."""
-        left = self.task.read('a running migration', lambda cloud: (
-            migrations.remaining(cloud, server.id)))
+        left = self.task.read(
+            'a running migration', lambda cloud: migrations.remaining(cloud, server.id)
+        )
         total = left.get('memory_total_bytes', 0) + left.get('disk_total_bytes', 0)
         rest = left.get('memory_remaining_bytes', 0) + left.get('disk_remaining_bytes', 0)
         move['percent'] = round(100 * (total - rest) / total) if total else None
@@ -285,37 +332,59 @@ class Drain:
 
     def _push(self, server: Tenant, record: Row, how: str) -> None:
         """Abort a stuck migration, or force it to complete; the record tells how it ends."""
-        LOG.warning('Server %s of %s: %s: %s', server.id, self.host,
-                    self.moves[server.id]['stuck'], how)
+        LOG.warning(
+            'Server %s of %s: %s: %s', server.id, self.host, self.moves[server.id]['stuck'], how
+        )
         path = f'/servers/{server.id}/migrations/{record["id"]}'
         method, path, body = {
             'abort': ('delete', path, None),
             'force_complete': ('post', f'{path}/action', {'force_complete': None}),
         }[how]
         try:
-            self.task.act({'moves': self.moves}, lambda cloud, timeout: connect.send(
-                cloud.compute, method, path, body, timeout=timeout,
-                microversion=migrations.ABORT))
+            self.task.act(
+                {'moves': self.moves},
+                lambda cloud, timeout: connect.send(
+                    cloud.compute,
+                    method,
+                    path,
+                    body,
+                    timeout=timeout,
+                    microversion=migrations.ABORT,
+                ),
+            )
         except sdk_exceptions.HttpException as error:  # it ended, or cannot be helped now
             LOG.warning('nova would not %s the migration of %s: %s', how, server.id, error)
 
     # -- what is shown and returned ------------------------------------------------------------
 
     def _latest(self, server_id: str) -> Row | None:
-        return self.task.read('migration records', lambda cloud: (
-            migrations.latest(cloud, server_id)))
+        return self.task.read(
+            'migration records', lambda cloud: migrations.latest(cloud, server_id)
+        )
 
     def _shown(self, servers: dict[str, Tenant]) -> Row:
         """Return the progress."""
         ended = sum(m['state'] in ('moved', 'gone') for m in self.moves.values())
         still = {i for i in servers if self.moves.get(i, {}).get('state') not in ('moved', 'gone')}
-        total = max(self.task.progress.get('total', 0),
-                    ended + len(still | set(self._under_way())))
+        total = max(
+            self.task.progress.get('total', 0), ended + len(still | set(self._under_way()))
+        )
         return {
-            'done': ended, 'total': total, 'moves': self.moves, 'provider': self.provider,
-            'current': [{'server': i, 'name': m.get('name'), 'to': m['to'],
-                         'status': m.get('status'), 'percent': m.get('percent')}
-                        for i, m in self.moves.items() if m['state'] in ('asked', 'moving')],
+            'done': ended,
+            'total': total,
+            'moves': self.moves,
+            'provider': self.provider,
+            'current': [
+                {
+                    'server': i,
+                    'name': m.get('name'),
+                    'to': m['to'],
+                    'status': m.get('status'),
+                    'percent': m.get('percent'),
+                }
+                for i, m in self.moves.items()
+                if m['state'] in ('asked', 'moving')
+            ],
         }
 
     def _show(self, servers: dict[str, Tenant]) -> None:
@@ -332,12 +401,16 @@ class Drain:
         bad = {i: m for i, m in self.moves.items() if m['state'] == 'failed'}
         if not bad:
             return tasks.done(**data)
-        listed = '; '.join(f'server {i} ({m.get("name")}): {m["why"]}'
-                           for i, m in list(bad.items())[:5])
+        listed = '; '.join(
+            f'server {i} ({m.get("name")}): {m["why"]}' for i, m in list(bad.items())[:5]
+        )
         more = f' and {len(bad) - 5} more' if len(bad) > 5 else ''
         return tasks.failed(
             f'{self.host} could not be drained: {listed}{more}; put these servers right, move or '
-            'delete them, then retry the step', servers=sorted(bad), **data)
+            'delete them, then retry the step',
+            servers=sorted(bad),
+            **data,
+        )
 
 
 def _inherited(move: Row) -> Row:
@@ -358,16 +431,19 @@ def drain_host(task: tasks.CloudTask) -> base.Outcome:
 
 def recheck(task: tasks.CloudTask) -> str | None:
     """Look, right before the host is touched: disabled and empty? Else say what is wrong."""
-    record = task.read(f'nova-compute of {task.host}', lambda cloud: (
-        services.compute_service(cloud, task.host, 'nova-compute')))
+    record = task.read(
+        f'nova-compute of {task.host}',
+        lambda cloud: services.compute_service(cloud, task.host, 'nova-compute'),
+    )
     if record is None:
         return None  # no servers can be there
     if record['status'] != 'disabled':
         return f'nova-compute on {task.host} is enabled again'
     if task.policy['drain']['instances'] == 'none':
         return None
-    servers = task.read(f'servers of {task.host}', lambda cloud: (
-        migrations.on_host(cloud, task.host)))
+    servers = task.read(
+        f'servers of {task.host}', lambda cloud: migrations.on_host(cloud, task.host)
+    )
     if servers:
         return f'{task.host} holds servers again: ' + ', '.join(t.id for t in servers[:5])
     return None

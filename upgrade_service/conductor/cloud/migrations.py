@@ -57,8 +57,9 @@ def tenant(row: dict[str, Any]) -> Tenant:
 
 def on_host(cloud: openstack.connection.Connection, host: str) -> list[Tenant]:
     """List the servers nova has on a host, of all projects."""
-    rows = connect.pages(cloud.compute, '/servers/detail', 'servers', NOVA,
-                         all_tenants=1, host=host)
+    rows = connect.pages(
+        cloud.compute, '/servers/detail', 'servers', NOVA, all_tenants=1, host=host
+    )
     return [t for t in map(tenant, rows) if t.host == host and t.status != 'DELETED']
 
 
@@ -72,17 +73,27 @@ def server(cloud: openstack.connection.Connection, server_id: str) -> Tenant | N
 
 def latest(cloud: openstack.connection.Connection, server_id: str) -> dict[str, Any] | None:
     """Return the newest live-migration record of a server, or None."""
-    rows = connect.get(cloud.compute, '/os-migrations', RECORD, instance_uuid=server_id,
-                       migration_type='live-migration', limit=1)['migrations']
+    rows = connect.get(
+        cloud.compute,
+        '/os-migrations',
+        RECORD,
+        instance_uuid=server_id,
+        migration_type='live-migration',
+        limit=1,
+    )['migrations']
     return dict(rows[0]) if rows else None
 
 
 def incoming(cloud: openstack.connection.Connection, host: str) -> list[str]:
     """List the ids of servers that are on their way to a host."""
     rows = connect.get(cloud.compute, '/os-migrations', RECORD, host=host, limit=100)
-    ids = [r['instance_uuid'] for r in rows['migrations']
-           if r.get('dest_compute') == host and r.get('source_compute') != host
-           and r['status'] not in COMPLETED | FAILED]
+    ids = [
+        r['instance_uuid']
+        for r in rows['migrations']
+        if r.get('dest_compute') == host
+        and r.get('source_compute') != host
+        and r['status'] not in COMPLETED | FAILED
+    ]
     moving = (server(cloud, i) for i in ids)  # records of long ago may never have been closed
     return [t.id for t in moving if t is not None and t.moving]
 
@@ -92,9 +103,17 @@ def remaining(cloud: openstack.connection.Connection, server_id: str) -> dict[st
     rows = connect.get(cloud.compute, f'/servers/{server_id}/migrations', RECORD)['migrations']
     if not rows:
         return {}
-    return {key: int(rows[0].get(key) or 0) for key in (
-        'memory_total_bytes', 'memory_remaining_bytes', 'memory_processed_bytes',
-        'disk_total_bytes', 'disk_remaining_bytes', 'disk_processed_bytes')}
+    return {
+        key: int(rows[0].get(key) or 0)
+        for key in (
+            'memory_total_bytes',
+            'memory_remaining_bytes',
+            'memory_processed_bytes',
+            'disk_total_bytes',
+            'disk_remaining_bytes',
+            'disk_processed_bytes',
+        )
+    }
 
 
 def provider(cloud: openstack.connection.Connection, hypervisor: str) -> str | None:
@@ -106,21 +125,22 @@ def provider(cloud: openstack.connection.Connection, hypervisor: str) -> str | N
 
 def allocated(cloud: openstack.connection.Connection, server_id: str) -> set[str]:
     """Return the resource providers that a server has allocations on."""
-    return set(connect.get(cloud.placement, f'/allocations/{server_id}',
-                           PLACEMENT)['allocations'])
+    return set(connect.get(cloud.placement, f'/allocations/{server_id}', PLACEMENT)['allocations'])
 
 
 def reason(cloud: openstack.connection.Connection, server_id: str) -> str:
     """Say why the last move failed, as far as nova tells; never raises."""
     try:
         path = f'/servers/{server_id}/os-instance-actions'
-        actions = [a for a in connect.get(cloud.compute, path, '2.58')['instanceActions']
-                   if a['action'] == 'live-migration']
+        actions = [
+            a
+            for a in connect.get(cloud.compute, path, '2.58')['instanceActions']
+            if a['action'] == 'live-migration'
+        ]
         if not actions:
             return ''
         events = connect.get(cloud.compute, f'{path}/{actions[0]["request_id"]}', '2.84')
-        bad = [e for e in events['instanceAction'].get('events', ())
-               if e.get('result') == 'Error']
+        bad = [e for e in events['instanceAction'].get('events', ()) if e.get('result') == 'Error']
         return str(bad[0].get('details') or '') if bad else str(actions[0].get('message') or '')
     except Exception:
         return ''

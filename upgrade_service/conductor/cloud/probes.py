@@ -16,7 +16,8 @@ def check_cloud(task: tasks.CloudTask) -> base.Outcome:
     return tasks.failed(
         'hosts, services or versions of the cloud are no longer those the plan was made for; '
         'look at `openstack upgrade service list`, then cancel and make a new plan',
-        blocked_reason='drift', fingerprint=found,
+        blocked_reason='drift',
+        fingerprint=found,
     )
 
 
@@ -25,6 +26,7 @@ def probe_cloud(task: tasks.CloudTask) -> base.Outcome:
     projects = task.read('the catalogue', lambda cloud: sorted(connect.endpoints(cloud)))
     versions = {}
     for project in projects:
-        versions[project] = task.read(f'the API of {project}', functools.partial(
-            services.ask_api, project=project))
+        versions[project] = task.read(
+            f'the API of {project}', functools.partial(services.ask_api, project=project)
+        )
     return tasks.done(apis=versions)

@@ -34,11 +34,13 @@ def compute_service(
 
 
 def _record(task: tasks.CloudTask, binary: str) -> dict[str, Any]:
-    record = task.read(f'{binary} of {task.host}',
-                       lambda cloud: compute_service(cloud, task.host, binary))
+    record = task.read(
+        f'{binary} of {task.host}', lambda cloud: compute_service(cloud, task.host, binary)
+    )
     if record is None:
-        raise tasks.Unfit(f'nova does not list {binary} on {task.host}; discover the cluster '
-                          'again and replan')
+        raise tasks.Unfit(
+            f'nova does not list {binary} on {task.host}; discover the cluster again and replan'
+        )
     return record
 
 
@@ -48,8 +50,13 @@ def _set(task: tasks.CloudTask, record: Mapping[str, Any], body: dict[str, Any])
         task.act(
             {'intent': {'service': record['binary'], **body}},
             lambda cloud, timeout: connect.send(
-                cloud.compute, 'put', f'/os-services/{record["id"]}', body,
-                timeout=timeout, microversion=COMPUTE),
+                cloud.compute,
+                'put',
+                f'/os-services/{record["id"]}',
+                body,
+                timeout=timeout,
+                microversion=COMPUTE,
+            ),
         )
     except Exception as error:
         if not connect.is_away(error):
@@ -87,8 +94,10 @@ def enable_host(task: tasks.CloudTask) -> base.Outcome:
             if record['state'] == 'up':
                 _set(task, record, {'status': 'enabled'})
             elif task.clock() > deadline:
-                raise tasks.Unfit(f'{binary} on {task.host} is {record["state"]} in nova, so it '
-                                  'stays disabled; look at its log on the host, then retry')
+                raise tasks.Unfit(
+                    f'{binary} on {task.host} is {record["state"]} in nova, so it '
+                    'stays disabled; look at its log on the host, then retry'
+                )
             else:
                 task.pause()
     return tasks.done(left_disabled=left, disabled_by_others=bool(left))
@@ -100,9 +109,13 @@ def enable_host(task: tasks.CloudTask) -> base.Outcome:
 def _nova(cloud: openstack.connection.Connection, host: str) -> dict[str, dict[str, Any]]:
     rows = connect.get(cloud.compute, '/os-services', COMPUTE, host=host)['services']
     return {
-        r['binary']: {'up': r['state'] == 'up', 'seen': r.get('updated_at'),
-                      'down': bool(r.get('forced_down'))}
-        for r in rows if r.get('host') == host
+        r['binary']: {
+            'up': r['state'] == 'up',
+            'seen': r.get('updated_at'),
+            'down': bool(r.get('forced_down')),
+        }
+        for r in rows
+        if r.get('host') == host
     }
 
 
@@ -121,17 +134,30 @@ def _cinder(cloud: openstack.connection.Connection, host: str) -> dict[str, dict
 def _neutron(cloud: openstack.connection.Connection, host: str) -> dict[str, dict[str, Any]]:
     rows = connect.get(cloud.network, '/agents', host=host)['agents']
     return {
-        r['binary']: {'up': bool(r['alive']), 'seen': r.get('heartbeat_timestamp'),
-                      'started': r.get('started_at'), 'down': False}
-        for r in rows if r.get('host') == host
+        r['binary']: {
+            'up': bool(r['alive']),
+            'seen': r.get('heartbeat_timestamp'),
+            'started': r.get('started_at'),
+            'down': False,
+        }
+        for r in rows
+        if r.get('host') == host
     }
 
 
 #: project -> reader of its own records of the services of a host
 RECORDS = {'nova': _nova, 'cinder': _cinder, 'neutron': _neutron}
 
-RECORDED = frozenset({'nova-compute', 'nova-conductor', 'nova-scheduler', 'cinder-scheduler',
-                      'cinder-volume', 'cinder-backup'})
+RECORDED = frozenset(
+    {
+        'nova-compute',
+        'nova-conductor',
+        'nova-scheduler',
+        'cinder-scheduler',
+        'cinder-volume',
+        'cinder-backup',
+    }
+)
 
 #: project -> (SDK proxy, a small GET that needs a token and the database, its query)
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -153,11 +179,13 @@ def ask_api(cloud: openstack.connection.Connection, project: str) -> str:
     while '/' in version:  # cinder's endpoint goes on after the version
         version = version.rpartition('/')[0]
     base_url = url._replace(path=(root if version else url.path.rstrip('/')) + '/', query='')
-    response = cloud.session.get(base_url.geturl(), authenticated=False, raise_exc=False,
-                                 connect_retries=0)
+    response = cloud.session.get(
+        base_url.geturl(), authenticated=False, raise_exc=False, connect_retries=0
+    )
     if response.status_code not in (200, 300):
-        raise tasks.Unfit(f'the API of {project} answers {response.status_code} at '
-                          f'{base_url.geturl()}')
+        raise tasks.Unfit(
+            f'the API of {project} answers {response.status_code} at {base_url.geturl()}'
+        )
     connect.get(adapter, path, **query)
     return highest(response.json())
 
@@ -209,13 +237,17 @@ def verify_service(task: tasks.CloudTask) -> base.Outcome:
         late = [b for b in wanted if recorded(b) and not fresh(rows.get(b, {}), first.get(b))]
         dead = [b for b in late if b in rows and rows[b]['down']]
         if dead:
-            raise tasks.Unfit(f'{", ".join(dead)} on {task.host} is forced down in nova; '
-                              'unset that when the host is sound, then retry')
+            raise tasks.Unfit(
+                f'{", ".join(dead)} on {task.host} is forced down in nova; '
+                'unset that when the host is sound, then retry'
+            )
         if not late:
             break
         if task.clock() > deadline:
-            raise tasks.Unfit(f'{", ".join(late)} on {task.host} did not report to {project} '
-                              'after the restart; look at its log on the host, then retry')
+            raise tasks.Unfit(
+                f'{", ".join(late)} on {task.host} did not report to {project} '
+                'after the restart; look at its log on the host, then retry'
+            )
         task.pause()
     unseen = [b for b in wanted if not recorded(b)]
     if project in REQUESTS and (unseen or not wanted):
@@ -226,8 +258,7 @@ def verify_service(task: tasks.CloudTask) -> base.Outcome:
 def _records(task: tasks.CloudTask, project: str) -> dict[str, dict[str, Any]]:
     if project not in RECORDS or not any(map(recorded, task.params.get('binaries') or ())):
         return {}
-    return task.read(f'services of {project}',
-                     lambda cloud: RECORDS[project](cloud, task.host))
+    return task.read(f'services of {project}', lambda cloud: RECORDS[project](cloud, task.host))
 
 
 def _api(task: tasks.CloudTask, project: str, deadline: float) -> str:
@@ -240,6 +271,8 @@ def _api(task: tasks.CloudTask, project: str, deadline: float) -> str:
                 raise
             connect.forget(task.conf, task.cluster['cloud'])
             if task.clock() > deadline:
-                raise tasks.Unfit(f'the API of {project} does not answer: {error}; look at its '
-                                  'log on the control hosts, then retry') from error
+                raise tasks.Unfit(
+                    f'the API of {project} does not answer: {error}; look at its '
+                    'log on the control hosts, then retry'
+                ) from error
             task.pause()

@@ -88,9 +88,7 @@ class CloudTask:
         if self.stopping():
             raise Interrupted()
 
-    def read(
-        self, what: str, ask: Callable[[openstack.connection.Connection], T]
-    ) -> T:
+    def read(self, what: str, ask: Callable[[openstack.connection.Connection], T]) -> T:
         """Ask the cloud, patiently: it may be away because it is being upgraded.
 
         :raises Unfit: it was away for longer than [conductor] control_plane_grace.
@@ -114,8 +112,11 @@ class CloudTask:
                 self.pause(delay)
                 delay = min(delay * 2, 10.0)
 
-    def act(self, intent: Mapping[str, Any],
-            change: Callable[[openstack.connection.Connection, float], T]) -> T:
+    def act(
+        self,
+        intent: Mapping[str, Any],
+        change: Callable[[openstack.connection.Connection, float], T],
+    ) -> T:
         """Save the intent, make sure that we still own it, then make one change.
 
         `change` gets the connection and the seconds it may take. Whatever it raises may

@@ -18,8 +18,12 @@ NAMESPACE = 'upgrade_service.inventories'
 
 
 def discover(
-    conf: cfg.ConfigOpts, cluster: Mapping[str, Any], agents: Sequence[Mapping[str, Any]],
-    releases: Any, projects: Any, now_ms: int,
+    conf: cfg.ConfigOpts,
+    cluster: Mapping[str, Any],
+    agents: Sequence[Mapping[str, Any]],
+    releases: Any,
+    projects: Any,
+    now_ms: int,
 ) -> model.Inventory:
     """Take a snapshot of a cluster.
 
@@ -30,7 +34,11 @@ def discover(
     """
     found = [collect(conf, cluster, name) for name in cluster.get('inventories') or ['openstack']]
     return merge.merge(
-        cluster['name'], found, agents, releases, projects,
+        cluster['name'],
+        found,
+        agents,
+        releases,
+        projects,
         merge.Clock(now_ms, conf.conductor.agent_timeout, conf.conductor.facts_max_age),
     )
 
@@ -43,6 +51,7 @@ def collect(conf: cfg.ConfigOpts, cluster: Mapping[str, Any], name: str) -> base
             manager: base.InventoryManager = plugin.plugin()
             return manager.collect(conf, cluster)
     raise exception.CloudUnavailable(
-        service=f'inventory {name}', cluster=cluster['name'],
+        service=f'inventory {name}',
+        cluster=cluster['name'],
         reason='no such plugin is installed on the conductor',
     )

@@ -41,23 +41,34 @@ def _engine_missing(inventory: model.Inventory, engines: Engines) -> Problems:
         if host.agent is not None:
             continue
         if host.name in engines:
-            hint = (f'its engine waits for an administrator: openstack upgrade agent approve '
-                    f'{engines[host.name]["id"]}')
+            hint = (
+                f'its engine waits for an administrator: openstack upgrade agent approve '
+                f'{engines[host.name]["id"]}'
+            )
         else:
-            hint = ('install upgrade-service-engine on it and give it the bundle of '
-                    f'`openstack upgrade agent enroll {host.name}`')
+            hint = (
+                'install upgrade-service-engine on it and give it the bundle of '
+                f'`openstack upgrade agent enroll {host.name}`'
+            )
         yield model.Problem(
-            code='engine_missing', severity='blocking', host=host.name, hint=hint,
-            message=f'No engine is active on {host.name}.')
+            code='engine_missing',
+            severity='blocking',
+            host=host.name,
+            hint=hint,
+            message=f'No engine is active on {host.name}.',
+        )
 
 
 def _engine_down(inventory: model.Inventory) -> Problems:
     for host in inventory.hosts.values():
         if host.agent_state == 'down':
             yield model.Problem(
-                code='engine_down', severity='blocking', host=host.name,
+                code='engine_down',
+                severity='blocking',
+                host=host.name,
                 message=f'The engine on {host.name} has not been heard of for too long.',
-                hint='look at upgrade-service-engine on the host, and at the message bus')
+                hint='look at upgrade-service-engine on the host, and at the message bus',
+            )
 
 
 def _stale_facts(inventory: model.Inventory, max_age: float) -> Problems:
@@ -67,19 +78,26 @@ def _stale_facts(inventory: model.Inventory, max_age: float) -> Problems:
         if host.facts_age is None or host.facts_age > max_age:
             age = 'nothing yet' if host.facts_age is None else f'{host.facts_age:.0f} s ago'
             yield model.Problem(
-                code='stale_facts', severity='blocking', host=host.name,
+                code='stale_facts',
+                severity='blocking',
+                host=host.name,
                 message=f'What the engine on {host.name} reported is too old ({age}).',
-                hint='discover the cluster again; the engine is asked for fresh facts')
+                hint='discover the cluster again; the engine is asked for fresh facts',
+            )
 
 
 def _unknown_host(inventory: model.Inventory, engines: Engines) -> Problems:
     for name, row in sorted(engines.items()):
         if name not in inventory.hosts and row['state'] == 'active':
             yield model.Problem(
-                code='engine_unknown_host', severity='warning', host=name, acceptable=True,
+                code='engine_unknown_host',
+                severity='warning',
+                host=name,
+                acceptable=True,
                 message=f'An engine reports from {name}, which the cloud does not know.',
                 hint='[engine] host must be the name that nova and neutron use; if it is no host '
-                     f'of this cloud: openstack upgrade agent delete {row["id"]}')
+                f'of this cloud: openstack upgrade agent delete {row["id"]}',
+            )
 
 
 # -- services ----------------------------------------------------------------------------------
@@ -89,20 +107,29 @@ def _service_down(service: model.Service) -> model.Problem | None:
     if service.state != 'down' or service.forced_down:
         return None
     return model.Problem(
-        code='service_down', severity='blocking', host=service.host, service=service.binary,
+        code='service_down',
+        severity='blocking',
+        host=service.host,
+        service=service.binary,
         message=f'{service.binary} on {service.host} is down.',
         hint=f'start {service.unit or service.binary} on the host, or remove the record of a '
-             'host that is gone for good')
+        'host that is gone for good',
+    )
 
 
 def _forced_down(service: model.Service) -> model.Problem | None:
     if not service.forced_down:
         return None
     return model.Problem(
-        code='service_forced_down', severity='blocking', host=service.host, acceptable=True,
-        service=service.binary, message=f'{service.binary} on {service.host} is forced down.',
+        code='service_forced_down',
+        severity='blocking',
+        host=service.host,
+        acceptable=True,
+        service=service.binary,
+        message=f'{service.binary} on {service.host} is forced down.',
         hint=f'when the host is sound: openstack compute service set --up {service.host} '
-             f'{service.binary}')
+        f'{service.binary}',
+    )
 
 
 def _disabled(service: model.Service) -> model.Problem | None:
@@ -114,14 +141,22 @@ def _disabled(service: model.Service) -> model.Problem | None:
     else:
         who, hint = f'({reason or "no reason given"})', 'it stays disabled after the upgrade'
     return model.Problem(
-        code='service_disabled', severity='warning', acceptable=True, host=service.host,
-        service=service.binary, hint=hint,
-        message=f'{service.binary} on {service.host} is disabled {who}.')
+        code='service_disabled',
+        severity='warning',
+        acceptable=True,
+        host=service.host,
+        service=service.binary,
+        hint=hint,
+        message=f'{service.binary} on {service.host} is disabled {who}.',
+    )
 
 
 #: checks of one service each
 SERVICE_CHECKS: tuple[Callable[[model.Service], model.Problem | None], ...] = (
-    _service_down, _forced_down, _disabled)
+    _service_down,
+    _forced_down,
+    _disabled,
+)
 
 
 # -- versions ----------------------------------------------------------------------------------
@@ -133,23 +168,38 @@ def _unknown_version(inventory: model.Inventory, projects: Any) -> Problems:
     for service in inventory.services:
         host = inventory.hosts[service.host]
         key = (service.host, service.project)
-        if (service.release or key in seen or host.agent_state != 'up'
-                or host.facts_age is None or projects.by_binary(service.binary) is None):
+        if (
+            service.release
+            or key in seen
+            or host.agent_state != 'up'
+            or host.facts_age is None
+            or projects.by_binary(service.binary) is None
+        ):
             continue
         seen.add(key)
-        said = (f'version {service.version} of {service.project} on {service.host} belongs to no '
-                'known release') if service.version else (
-                f'the engine on {service.host} does not see {service.project} installed')
+        said = (
+            (
+                f'version {service.version} of {service.project} on {service.host} belongs to no '
+                'known release'
+            )
+            if service.version
+            else (f'the engine on {service.host} does not see {service.project} installed')
+        )
         yield model.Problem(
-            code='unknown_version', severity='blocking', host=service.host,
-            service=service.binary, message=f'{said[0].upper()}{said[1:]}.',
+            code='unknown_version',
+            severity='blocking',
+            host=service.host,
+            service=service.binary,
+            message=f'{said[0].upper()}{said[1:]}.',
             hint=f'name the units and the path of {service.project} in engine.d on the host, or '
-                 f'leave the project out of the upgrade')
+            f'leave the project out of the upgrade',
+        )
 
 
 def _mixed_versions(inventory: model.Inventory) -> Problems:
     versions: dict[str, dict[str, set[str]]] = collections.defaultdict(
-        lambda: collections.defaultdict(set))
+        lambda: collections.defaultdict(set)
+    )
     for service in inventory.services:
         if service.version:
             versions[service.project][service.version].add(service.host)
@@ -157,9 +207,12 @@ def _mixed_versions(inventory: model.Inventory) -> Problems:
         if len(hosts_of) > 1:
             listed = ', '.join(f'{v} on {_names(hosts)}' for v, hosts in sorted(hosts_of.items()))
             yield model.Problem(
-                code='mixed_versions', severity='warning', acceptable=True,
+                code='mixed_versions',
+                severity='warning',
+                acceptable=True,
                 message=f'{project} runs in several versions: {listed}.',
-                hint='an upgrade brings them together')
+                hint='an upgrade brings them together',
+            )
 
 
 # -- servers -----------------------------------------------------------------------------------
@@ -172,9 +225,13 @@ def _server_error(inventory: model.Inventory) -> Problems:
             broken[server.host].append(server.id)
     for host, ids in sorted(broken.items()):
         yield model.Problem(
-            code='server_error', severity='warning', host=host, acceptable=True,
+            code='server_error',
+            severity='warning',
+            host=host,
+            acceptable=True,
             message=f'{len(ids)} servers on {host} are in ERROR: {_names(ids)}.',
-            hint='they were so before the upgrade; nova will not live-migrate them')
+            hint='they were so before the upgrade; nova will not live-migrate them',
+        )
 
 
 def _names(names: Iterable[str]) -> str:

@@ -14,9 +14,13 @@ from upgrade_service.conductor.discovery import base, checks
 
 #: systemd's ActiveState -> our state; a unit that is inactive is no service of the host
 UNIT_STATES = {
-    'active': 'up', 'reloading': 'up', 'activating': 'down', 'deactivating': 'down',
+    'active': 'up',
+    'reloading': 'up',
+    'activating': 'down',
+    'deactivating': 'down',
     'failed': 'down',
 }
+
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
@@ -31,17 +35,24 @@ Agents = Mapping[str, Mapping[str, Any]]  #: host -> row of its engine
 
 
 def merge(
-    cluster: str, found: Sequence[base.Found], agents: Sequence[Mapping[str, Any]],
-    releases: Any, projects: Any, clock: Clock,
+    cluster: str,
+    found: Sequence[base.Found],
+    agents: Sequence[Mapping[str, Any]],
+    releases: Any,
+    projects: Any,
+    clock: Clock,
 ) -> model.Inventory:
     """Make the inventory of a cluster."""
     engines = current_agents(agents)
     services = merge_services(found, engines, releases, projects)
     known = {name for f in found for name in f.hosts} | {
-        s.host for s in services if s.source == 'engine' and not listed(projects, s.binary)}
+        s.host for s in services if s.source == 'engine' and not listed(projects, s.binary)
+    }
     services = [s for s in services if s.host in known]
-    hosts = {name: _host(name, found, services, engines.get(name), projects, clock)
-             for name in sorted(known)}
+    hosts = {
+        name: _host(name, found, services, engines.get(name), projects, clock)
+        for name in sorted(known)
+    }
     inventory = model.Inventory(
         cluster=cluster,
         taken_at=clock.now,
@@ -101,7 +112,9 @@ def merge_services(
 
 
 def _add_facts(
-    merged: dict[tuple[str, str], model.Service], host: str, project: str,
+    merged: dict[tuple[str, str], model.Service],
+    host: str,
+    project: str,
     facts: Mapping[str, Any],
 ) -> None:
     """Lay one project's facts of a host over what the cloud says."""
@@ -112,8 +125,13 @@ def _add_facts(
             merged[key] = dataclasses.replace(merged[key], unit=unit.get('unit'), source='both')
         elif unit.get('state') in UNIT_STATES:
             merged[key] = model.Service(
-                project=project, binary=unit['binary'], host=host, unit=unit.get('unit'),
-                state=UNIT_STATES[unit['state']], source='engine')
+                project=project,
+                binary=unit['binary'],
+                host=host,
+                unit=unit.get('unit'),
+                state=UNIT_STATES[unit['state']],
+                source='engine',
+            )
     for key, service in merged.items():
         if service.host == host and service.project == project:
             merged[key] = dataclasses.replace(service, version=version, how=how)
@@ -123,13 +141,16 @@ def _add_facts(
 
 
 def _host(
-    name: str, found: Sequence[base.Found], services: Sequence[model.Service],
-    engine: Mapping[str, Any] | None, projects: Any, clock: Clock,
+    name: str,
+    found: Sequence[base.Found],
+    services: Sequence[model.Service],
+    engine: Mapping[str, Any] | None,
+    projects: Any,
+    clock: Clock,
 ) -> model.Host:
     host = next((f.hosts[name] for f in found if name in f.hosts), model.Host(name=name))
     mine = [s for s in services if s.host == name]
-    return dataclasses.replace(host, roles=_roles(mine, projects),
-                               **_engine_facts(engine, clock))
+    return dataclasses.replace(host, roles=_roles(mine, projects), **_engine_facts(engine, clock))
 
 
 def _roles(services: Iterable[model.Service], projects: Any) -> frozenset[str]:

@@ -42,32 +42,42 @@ class OpenStackInventory(base.InventoryManager):
         except (ksa_exceptions.ClientException, sdk_exceptions.SDKException) as error:
             connect.forget(conf, cluster['cloud'])
             raise exception.CloudUnavailable(
-                service=asking, cluster=cluster.get('name') or cluster['cloud'],
+                service=asking,
+                cluster=cluster.get('name') or cluster['cloud'],
                 reason=str(error).partition('\n')[0],
             ) from error
         return compose(endpoints, **lists)
 
 
 def _compute(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/os-services', 'services', services.COMPUTE)
+    return connect.pages(cloud.compute, '/os-services', 'services', services.COMPUTE, 2)
 
 
 def _hypervisors(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/os-hypervisors/detail', 'hypervisors', HYPERVISORS,
-                         limit=PAGE)
+    return connect.pages(
+        cloud.compute, '/os-hypervisors/detail', 'hypervisors', HYPERVISORS, 2, limit=PAGE
+    )
 
 
 def _servers(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.compute, '/servers/detail', 'servers', migrations.NOVA,
-                         all_tenants=1, limit=PAGE)
+    return connect.pages(
+        cloud.compute, '/servers/detail', 'servers', migrations.NOVA, 2, all_tenants=1, limit=PAGE
+    )
 
 
 def _groups(cloud: sdk.connection.Connection) -> Rows:
     """Server groups page by offset and have no links."""
     rows: Rows = []
     while True:
-        page = connect.get(cloud.compute, '/os-server-groups', GROUPS, 2, all_projects=1,
-                           limit=PAGE, offset=len(rows))['server_groups']
+        page = connect.get(
+            cloud.compute,
+            '/os-server-groups',
+            GROUPS,
+            2,
+            all_projects=1,
+            limit=PAGE,
+            offset=len(rows),
+        )['server_groups']
         known = {g['id'] for g in rows}
         new = [g for g in page if g['id'] not in known]
         rows.extend(new)
@@ -83,24 +93,26 @@ def _capacity(cloud: sdk.connection.Connection) -> Rows:
     is missing and keeps what its hypervisor says.
     """
     try:
-        document = connect.get(cloud.placement, '/allocation_candidates', CANDIDATES, 2,
-                               resources='MEMORY_MB:1')
+        document = connect.get(
+            cloud.placement, '/allocation_candidates', CANDIDATES, 2, resources='MEMORY_MB:1'
+        )
     except sdk_exceptions.NotFoundException:
         return []
     return [{'id': i, **s['resources']} for i, s in document['provider_summaries'].items()]
 
 
 def _volume_services(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.block_storage, '/os-services', 'services', services.VOLUME)
+    return connect.pages(cloud.block_storage, '/os-services', 'services', services.VOLUME, 2)
 
 
 def _volumes(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.block_storage, '/volumes/detail', 'volumes', all_tenants=1,
-                         limit=PAGE)
+    return connect.pages(
+        cloud.block_storage, '/volumes/detail', 'volumes', retries=2, all_tenants=1, limit=PAGE
+    )
 
 
 def _agents(cloud: sdk.connection.Connection) -> Rows:
-    return connect.pages(cloud.network, '/agents', 'agents')
+    return connect.pages(cloud.network, '/agents', 'agents', retries=2)
 
 
 #: what is read: for people, project that must be in the catalogue, name, reader
@@ -120,12 +132,22 @@ READS = (
 
 
 def compose(
-    endpoints: Mapping[str, str], compute: Rows, hypervisors: Rows, servers: Rows, groups: Rows,
-    capacity: Rows, volume_services: Rows, volumes: Rows, agents: Rows,
+    endpoints: Mapping[str, str],
+    compute: Rows,
+    hypervisors: Rows,
+    servers: Rows,
+    groups: Rows,
+    capacity: Rows,
+    volume_services: Rows,
+    volumes: Rows,
+    agents: Rows,
 ) -> base.Found:
     """Turn the lists into hosts, services and servers."""
-    found = [*map(_nova_service, compute), *_cinder_services(volume_services),
-             *map(_neutron_service, agents)]
+    found = [
+        *map(_nova_service, compute),
+        *_cinder_services(volume_services),
+        *map(_neutron_service, agents),
+    ]
     tenants = _tenants(servers, groups)
     hosts: dict[str, model.Host] = {}
     for service in found:
@@ -136,25 +158,36 @@ def compose(
     counts: dict[str, collections.Counter[str]] = {
         'instances': collections.Counter(t.host for t in tenants),
         'volumes': collections.Counter(
-            _plain_host(v.get('os-vol-host-attr:host')) for v in volumes),
+            _plain_host(v.get('os-vol-host-attr:host')) for v in volumes
+        ),
         'routers': _served(agents),
     }
     for name, host in hosts.items():
         hosts[name] = dataclasses.replace(
-            host, instances=counts['instances'][name], volumes=counts['volumes'][name],
-            routers=counts['routers'][name])
+            host,
+            instances=counts['instances'][name],
+            volumes=counts['volumes'][name],
+            routers=counts['routers'][name],
+        )
     for name, size in _sizes(hypervisors, capacity).items():
         if name in hosts:
             hosts[name] = dataclasses.replace(
-                hosts[name], vcpus=size['vcpus'], ram_mb=size['ram_mb'],
-                hypervisor_version=size['version'])
+                hosts[name],
+                vcpus=size['vcpus'],
+                ram_mb=size['ram_mb'],
+                hypervisor_version=size['version'],
+            )
     return base.Found(hosts=hosts, services=found, servers=tenants, endpoints=endpoints)
 
 
 def _nova_service(row: Mapping[str, Any]) -> model.Service:
     return model.Service(
-        project='nova', binary=row['binary'], host=row['host'], az=row.get('zone'),
-        state=row.get('state', 'unknown'), status=row.get('status', 'enabled'),
+        project='nova',
+        binary=row['binary'],
+        host=row['host'],
+        az=row.get('zone'),
+        state=row.get('state', 'unknown'),
+        status=row.get('status', 'enabled'),
         disabled_reason=row.get('disabled_reason'),
         forced_down=bool(row.get('forced_down')),
     )
@@ -171,20 +204,31 @@ def _cinder_services(rows: Iterable[Mapping[str, Any]]) -> list[model.Service]:
     for row in rows:
         key = (_plain_host(row['host']), row['binary'])
         one = model.Service(
-            project='cinder', binary=row['binary'], host=key[0], az=row.get('zone'),
-            state=row['state'], status=row['status'], disabled_reason=row.get('disabled_reason'),
+            project='cinder',
+            binary=row['binary'],
+            host=key[0],
+            az=row.get('zone'),
+            state=row['state'],
+            status=row['status'],
+            disabled_reason=row.get('disabled_reason'),
         )
         worst = found.get(key)
-        if worst is None or (one.state, one.status) == ('down', 'enabled') or (
-                worst.status == 'enabled' and worst.state == 'up'):
+        if (
+            worst is None
+            or (one.state, one.status) == ('down', 'enabled')
+            or (worst.status == 'enabled' and worst.state == 'up')
+        ):
             found[key] = one
     return list(found.values())
 
 
 def _neutron_service(row: Mapping[str, Any]) -> model.Service:
     return model.Service(
-        project='neutron', binary=row['binary'], host=row['host'],
-        az=row.get('availability_zone'), state='up' if row['alive'] else 'down',
+        project='neutron',
+        binary=row['binary'],
+        host=row['host'],
+        az=row.get('availability_zone'),
+        state='up' if row['alive'] else 'down',
         status='enabled' if row.get('admin_state_up', True) else 'disabled',
     )
 
@@ -203,16 +247,23 @@ def _served(agents: Rows) -> collections.Counter[str]:
 
 def _tenants(servers: Rows, groups: Rows) -> list[model.Server]:
     group_of = {member: g for g in groups for member in g.get('members', ())}
-    return [_tenant(row, group_of.get(row['id'], {})) for row in servers
-            if row.get('OS-EXT-SRV-ATTR:host')]
+    return [
+        _tenant(row, group_of.get(row['id'], {}))
+        for row in servers
+        if row.get('OS-EXT-SRV-ATTR:host')
+    ]
 
 
 def _tenant(row: Mapping[str, Any], group: Mapping[str, Any]) -> model.Server:
     flavour = row.get('flavor') or {}
     return model.Server(
-        id=row['id'], name=row.get('name', ''), host=row['OS-EXT-SRV-ATTR:host'],
-        state=row.get('status', 'UNKNOWN'), vcpus=int(flavour.get('vcpus') or 1),
-        ram_mb=int(flavour.get('ram') or 0), az=row.get('OS-EXT-AZ:availability_zone'),
+        id=row['id'],
+        name=row.get('name', ''),
+        host=row['OS-EXT-SRV-ATTR:host'],
+        state=row.get('status', 'UNKNOWN'),
+        vcpus=int(flavour.get('vcpus') or 1),
+        ram_mb=int(flavour.get('ram') or 0),
+        az=row.get('OS-EXT-AZ:availability_zone'),
         group=group.get('id'),
         group_policy=group.get('policy') or next(iter(group.get('policies') or ()), None),
     )
@@ -224,9 +275,12 @@ def _sizes(hypervisors: Rows, capacity: Rows) -> dict[str, dict[str, int]]:
     sizes: dict[str, dict[str, int]] = {}
     for row in hypervisors:
         placed = by_id.get(row['id'], {})
-        size = sizes.setdefault((row.get('service') or {}).get('host', ''), {
-            'vcpus': 0, 'ram_mb': 0, 'version': row.get('hypervisor_version') or 0})
+        size = sizes.setdefault(
+            (row.get('service') or {}).get('host', ''),
+            {'vcpus': 0, 'ram_mb': 0, 'version': row.get('hypervisor_version') or 0},
+        )
         size['vcpus'] += int(placed.get('VCPU', {}).get('capacity', row.get('vcpus') or 0))
         size['ram_mb'] += int(
-            placed.get('MEMORY_MB', {}).get('capacity', row.get('memory_mb') or 0))
+            placed.get('MEMORY_MB', {}).get('capacity', row.get('memory_mb') or 0)
+        )
     return sizes

@@ -4,10 +4,13 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.conductor import cloud as cloud_steps
+from upgrade_service.simulator import spec as specs
 from upgrade_service.tests.unit.cloud import base
 
 
 class DrainTest(base.CloudTestCase):
+    spec = specs.default_spec(computes=6, servers=20, groups=0)
+
     def setUp(self) -> None:
         super().setUp()
         self.run_step('disable_host', 'cmp1')
@@ -113,7 +116,10 @@ class DrainTest(base.CloudTestCase):
         self.assertIn('it is SHUTOFF', outcome.error)
 
     def test_api_away_during_the_drain(self) -> None:
-        self.cloud.later(3, lambda: self.cloud.inject('api_down', seconds=60, project='nova'))
+        def go_away() -> None:
+            self.cloud.inject('api_down', seconds=60, project='nova')
+
+        self.cloud.later(3, go_away)
         outcome = self.run_step('drain_host', 'cmp1', moves=self.moves())
         self.assertEqual('succeeded', outcome.result, outcome.error)
         self.assertEqual(len(self.servers), self.migrations())

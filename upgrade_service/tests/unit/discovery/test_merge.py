@@ -14,8 +14,13 @@ NOW = 1_000_000_000
 def agent(host: str, projects: dict[str, Any], **row: Any) -> dict[str, Any]:
     facts = {'projects': projects, 'strategies': {'source': {'ready': True, 'reason': ''}}}
     return {
-        'id': f'agent-{host}', 'host': host, 'state': 'active', 'seen_at': NOW - 1000,
-        'facts': facts, 'facts_at': NOW - 5000, **row,
+        'id': f'agent-{host}',
+        'host': host,
+        'state': 'active',
+        'seen_at': NOW - 1000,
+        'facts': facts,
+        'facts_at': NOW - 5000,
+        **row,
     }
 
 
@@ -27,16 +32,30 @@ def nova(version: str | None, *binaries: str, state: str = 'active') -> dict[str
 def compute(host: str, **service: Any) -> contract.Found:
     return contract.Found(
         hosts={host: model.Host(name=host)},
-        services=[model.Service(**{
-            'project': 'nova', 'binary': 'nova-compute', 'host': host, 'state': 'up', **service,
-        })],
+        services=[
+            model.Service(
+                **{
+                    'project': 'nova',
+                    'binary': 'nova-compute',
+                    'host': host,
+                    'state': 'up',
+                    **service,
+                }
+            )
+        ],
     )
 
 
 class MergeTest(base.TestCase):
     def merge(self, found: list[contract.Found], agents: list[Any]) -> model.Inventory:
-        return merge.merge('prod', found, agents, releases.load(), loader.load_projects(),
-                           merge.Clock(NOW, 90, 600))
+        return merge.merge(
+            'prod',
+            found,
+            agents,
+            releases.load(),
+            loader.load_projects(),
+            merge.Clock(NOW, 90, 600),
+        )
 
     def problems(self, *args: Any) -> list[tuple[str, str, str | None]]:
         return [(p.code, p.severity, p.host) for p in self.merge(*args).problems]
@@ -44,17 +63,23 @@ class MergeTest(base.TestCase):
     def test_facts_give_version_release_and_unit(self) -> None:
         inventory = self.merge([compute('cmp1')], [agent('cmp1', nova('33.0.2', 'nova-compute'))])
         (service,) = inventory.services
-        self.assertEqual(('33.0.2', '2026.1', 'nova-compute.service', 'both'),
-                         (service.version, service.release, service.unit, service.source))
+        self.assertEqual(
+            ('33.0.2', '2026.1', 'nova-compute.service', 'both'),
+            (service.version, service.release, service.unit, service.source),
+        )
         host = inventory.hosts['cmp1']
-        self.assertEqual(('up', 5.0, {'compute'}, {'source'}),
-                         (host.agent_state, host.facts_age, set(host.roles), set(host.strategies)))
+        self.assertEqual(
+            ('up', 5.0, {'compute'}, {'source'}),
+            (host.agent_state, host.facts_age, set(host.roles), set(host.strategies)),
+        )
         self.assertEqual((), inventory.problems)
 
     def test_api_is_known_from_its_unit_alone(self) -> None:
         inventory = self.merge([], [agent('ctl1', nova('33.0.2', 'nova-api'))])
-        self.assertEqual([('nova-api', 'up', 'engine')],
-                         [(s.binary, s.state, s.source) for s in inventory.services])
+        self.assertEqual(
+            [('nova-api', 'up', 'engine')],
+            [(s.binary, s.state, s.source) for s in inventory.services],
+        )
         self.assertEqual({'control'}, set(inventory.hosts['ctl1'].roles))
 
     def test_unit_that_is_inactive_is_no_service(self) -> None:
@@ -63,37 +88,45 @@ class MergeTest(base.TestCase):
 
     def test_failed_unit_is_a_service_that_is_down(self) -> None:
         facts = nova('33.0.2', 'nova-api', state='failed')
-        self.assertEqual([('service_down', 'blocking', 'ctl1')],
-                         self.problems([], [agent('ctl1', facts)]))
+        self.assertEqual(
+            [('service_down', 'blocking', 'ctl1')], self.problems([], [agent('ctl1', facts)])
+        )
 
     def test_no_engine(self) -> None:
-        self.assertEqual([('engine_missing', 'blocking', 'cmp1')],
-                         self.problems([compute('cmp1')], []))
+        self.assertEqual(
+            [('engine_missing', 'blocking', 'cmp1')], self.problems([compute('cmp1')], [])
+        )
 
     def test_pending_and_revoked_engines_do_not_count(self) -> None:
         for state in ('pending', 'revoked'):
             rows = [agent('cmp1', nova('33.0.2', 'nova-compute'), state=state)]
-            self.assertEqual([('engine_missing', 'blocking', 'cmp1')],
-                             self.problems([compute('cmp1')], rows))
+            self.assertEqual(
+                [('engine_missing', 'blocking', 'cmp1')], self.problems([compute('cmp1')], rows)
+            )
 
     def test_engine_down(self) -> None:
         rows = [agent('cmp1', nova('33.0.2', 'nova-compute'), seen_at=NOW - 91_000)]
-        self.assertEqual([('engine_down', 'blocking', 'cmp1')],
-                         self.problems([compute('cmp1')], rows))
+        self.assertEqual(
+            [('engine_down', 'blocking', 'cmp1')], self.problems([compute('cmp1')], rows)
+        )
 
     def test_stale_facts(self) -> None:
         for at in (NOW - 601_000, None):
             rows = [agent('cmp1', nova('33.0.2', 'nova-compute'), facts_at=at)]
-            self.assertEqual([('stale_facts', 'blocking', 'cmp1')],
-                             self.problems([compute('cmp1')], rows))
+            self.assertEqual(
+                [('stale_facts', 'blocking', 'cmp1')], self.problems([compute('cmp1')], rows)
+            )
 
     def test_engine_on_a_strange_host(self) -> None:
-        rows = [agent('cmp1', nova('33.0.2', 'nova-compute')),
-                agent('cmp9', nova('33.0.2', 'nova-compute'))]
+        rows = [
+            agent('cmp1', nova('33.0.2', 'nova-compute')),
+            agent('cmp9', nova('33.0.2', 'nova-compute')),
+        ]
         inventory = self.merge([compute('cmp1')], rows)
         self.assertEqual(['cmp1'], list(inventory.hosts))
-        self.assertEqual([('engine_unknown_host', 'cmp9')],
-                         [(p.code, p.host) for p in inventory.problems])
+        self.assertEqual(
+            [('engine_unknown_host', 'cmp9')], [(p.code, p.host) for p in inventory.problems]
+        )
 
     def test_services_that_are_not_well(self) -> None:
         for service, code, severity in (
@@ -102,26 +135,35 @@ class MergeTest(base.TestCase):
             ({'status': 'disabled', 'disabled_reason': 'x'}, 'service_disabled', 'warning'),
         ):
             rows = [agent('cmp1', nova('33.0.2', 'nova-compute'))]
-            self.assertEqual([(code, severity, 'cmp1')],
-                             self.problems([compute('cmp1', **service)], rows))
+            self.assertEqual(
+                [(code, severity, 'cmp1')], self.problems([compute('cmp1', **service)], rows)
+            )
 
     def test_versions(self) -> None:
-        rows = [agent('cmp1', nova('33.0.2', 'nova-compute')),
-                agent('cmp2', nova('34.0.0', 'nova-compute')),
-                agent('cmp3', nova(None, 'nova-compute')),
-                agent('cmp4', nova('1999.1', 'nova-compute'))]
+        rows = [
+            agent('cmp1', nova('33.0.2', 'nova-compute')),
+            agent('cmp2', nova('34.0.0', 'nova-compute')),
+            agent('cmp3', nova(None, 'nova-compute')),
+            agent('cmp4', nova('1999.1', 'nova-compute')),
+        ]
         found = [compute(f'cmp{n}') for n in range(1, 5)]
         self.assertEqual(
-            [('unknown_version', 'blocking', 'cmp3'), ('unknown_version', 'blocking', 'cmp4'),
-             ('mixed_versions', 'warning', None)],
-            self.problems(found, rows))
+            [
+                ('unknown_version', 'blocking', 'cmp3'),
+                ('unknown_version', 'blocking', 'cmp4'),
+                ('mixed_versions', 'warning', None),
+            ],
+            self.problems(found, rows),
+        )
 
     def test_servers_in_error(self) -> None:
-        broken = contract.Found(servers=[model.Server(id='s', name='s', host='cmp1',
-                                                      state='ERROR')])
+        broken = contract.Found(
+            servers=[model.Server(id='s', name='s', host='cmp1', state='ERROR')]
+        )
         rows = [agent('cmp1', nova('33.0.2', 'nova-compute'))]
-        self.assertEqual([('server_error', 'warning', 'cmp1')],
-                         self.problems([compute('cmp1'), broken], rows))
+        self.assertEqual(
+            [('server_error', 'warning', 'cmp1')], self.problems([compute('cmp1'), broken], rows)
+        )
 
     def test_every_problem_says_what_to_do(self) -> None:
         found = [compute('cmp1', state='down'), compute('cmp2', status='disabled')]

@@ -22,8 +22,12 @@ class OpenStackInventoryTest(base.CloudTestCase):
 
     def test_names_the_api_that_is_away(self) -> None:
         self.cloud.inject('api_down', project='cinder')
-        error = self.assertRaises(exception.CloudUnavailable,
-                                  openstack.OpenStackInventory().collect, self.conf, self.cluster)
+        error = self.assertRaises(
+            exception.CloudUnavailable,
+            openstack.OpenStackInventory().collect,
+            self.conf,
+            self.cluster,
+        )
         self.assertIn('cinder', str(error))
 
 

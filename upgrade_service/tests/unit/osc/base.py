@@ -54,12 +54,14 @@ class ShellTestCase(base.BaseTestCase):
             try:
                 app = shell.OpenStackShell()
                 app.stdout, app.stderr = out, err
-                status = app.run(
-                    ['--os-auth-type', 'none', '--os-endpoint', self.endpoint, *shlex.split(line)]
-                )
+                status = app.run([*self.credentials(), *shlex.split(line)])
             except SystemExit as e:
                 status = e.code if isinstance(e.code, int) else 1
         return Ran(int(status or 0), out.getvalue(), err.getvalue())
+
+    def credentials(self) -> list[str]:
+        """Return the options that say who asks whom."""
+        return ['--os-auth-type', 'none', '--os-endpoint', self.endpoint]
 
     def posted(self, end: str) -> list[Any]:
         """Return the bodies of POSTs to paths with this end."""

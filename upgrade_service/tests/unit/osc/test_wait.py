@@ -3,6 +3,8 @@
 import io
 
 import fixtures
+import requests
+import requests_mock
 
 from upgrade_service.tests.unit.osc import base, fake_api
 
@@ -219,6 +221,60 @@ class AwayTestCase(base.ShellTestCase):
         self.assertEqual(130, ran.status)
         self.assertIn('openstack upgrade watch first', ran.err)
         self.assertEqual('running', ran.json()['state'])
+
+
+class KeystoneTestCase(base.ShellTestCase):
+    """With a keystone that is restarted while its tokens are refused."""
+
+    def credentials(self) -> list[str]:
+        """Log in with a password."""
+        options = {
+            'auth-url': 'http://keystone.test/v3',
+            'username': 'alice',
+            'password': 'secret',
+            'project-name': 'ops',
+            'user-domain-id': 'default',
+            'project-domain-id': 'default',
+        }
+        return [word for key, value in options.items() for word in (f'--os-{key}', value)]
+
+    def token(self) -> dict[str, object]:
+        """Return keystone's answer to a login."""
+        endpoint = {'interface': 'public', 'region': 'R', 'region_id': 'R', 'url': self.endpoint}
+        return {
+            'token': {
+                'expires_at': '2999-01-01T00:00:00Z',
+                'methods': ['password'],
+                'user': {'id': 'u', 'name': 'alice', 'domain': {'id': 'd', 'name': 'D'}},
+                'project': {'id': 'p', 'name': 'ops', 'domain': {'id': 'd', 'name': 'D'}},
+                'catalog': [{'type': 'upgrade', 'name': 'upgrade', 'endpoints': [endpoint]}],
+            }
+        }
+
+    def test_new_token_once_keystone_is_back(self) -> None:
+        logins = [
+            {'json': self.token(), 'status_code': 201, 'headers': {'X-Subject-Token': 't1'}},
+            {'status_code': 503},
+            {'exc': requests.exceptions.ConnectionError},
+            {'json': self.token(), 'status_code': 201, 'headers': {'X-Subject-Token': 't2'}},
+        ]
+        self.api.story = [lambda api: api.outage.append(401), *SUCCESS]
+        with requests_mock.Mocker(real_http=True) as mock:
+            mock.get(
+                'http://keystone.test/v3',
+                json={
+                    'version': {
+                        'id': 'v3.14',
+                        'status': 'stable',
+                        'links': [{'rel': 'self', 'href': 'http://keystone.test/v3/'}],
+                    }
+                },
+            )
+            asked = mock.post('http://keystone.test/v3/auth/tokens', logins)
+            ran = self.openstack(f'{CREATE} -f json')
+        self.assertEqual((0, 'succeeded'), (ran.status, ran.json()['state']), ran.err)
+        self.assertEqual(len(logins), asked.call_count)
+        self.assertEqual(1, ran.err.count('No answer'), ran.err)
 
 
 def raise_interrupt(*args: object) -> None:
