@@ -96,6 +96,13 @@ class Stale(UpgradeError):
     code = 'upgrade.version.stale'
 
 
+class TooMany(UpgradeError):
+    """More than {most} changes in a minute; try again in {retry_after} s."""
+
+    status = 429
+    code = 'upgrade.too_many_requests'
+
+
 class Busy(UpgradeError):
     """The database or the message bus does not answer; try again in {retry_after} s."""
 

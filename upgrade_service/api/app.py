@@ -7,7 +7,7 @@ from oslo_config import cfg
 from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
 import pecan
 
-from upgrade_service.api import auth, door, errors, hooks, pace, policy
+from upgrade_service.api import auth, door, errors, hooks, policy
 from upgrade_service.api import bell as bells
 from upgrade_service.api.controllers import root
 
@@ -38,7 +38,6 @@ def build(
             hooks.ContextHook(),
             hooks.VersionHook(),
             hooks.PolicyHook(enforcer),
-            hooks.PaceHook(pace.Pace(conf.api.mutations_per_minute)),
         ],
     )
     behind = door.Door(served)

@@ -12,7 +12,8 @@ from oslo_policy import policy as oslo_policy
 
 from upgrade_service import context, exception, model
 from upgrade_service.api import bell as bells
-from upgrade_service.api import policy
+from upgrade_service.api import policy, types
+from upgrade_service.db import api as db_api
 
 Row = dict[str, Any]
 
@@ -32,6 +33,9 @@ class Ask:
     query: Row  #: checked, with numbers as int
     body: Row  #: checked; {} without a body
     if_match: int | None
+    status: int  #: of a good answer
+    key: str | None = None  #: name under which the answer is kept
+    digest: str = ''  #: of what is asked
 
     @property
     def limit(self) -> int:
@@ -50,6 +54,27 @@ class Ask:
         :raises Forbidden: the caller may not.
         """
         policy.authorize(self.enforcer, self.ctx, rule)
+
+    def change(self, shown: 'Callable[[Row], Answer]') -> db_api.Asked:
+        """Return what the database must keep beside a change, and hold against it.
+
+        `shown` makes the answer of the changed row, inside the transaction.
+        """
+
+        def kept(row: Row) -> Row:
+            answer = shown(row)
+            return {
+                'status': answer.status or self.status,
+                'body': types.plain(answer.body),
+                'headers': dict(answer.headers),
+            }
+
+        return db_api.Asked(
+            shown=kept,
+            key=self.key,
+            request=self.digest,
+            most=self.conf.api.mutations_per_minute,
+        )
 
     def page(
         self,
@@ -78,6 +103,11 @@ class Answer:
     body: Any
     status: int | None = None  #: by default that of the route
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def answered(asked: db_api.Asked) -> Answer:
+    """Return the answer that was made with a change."""
+    return Answer(**asked.answer)
 
 
 def parse_if_match(said: str | None) -> int | None:

@@ -127,7 +127,7 @@ def _of_exception(request_id: str | None, error: Exception) -> webob.Response:
     if isinstance(error, exception.IllegalVerb):
         more['allowed'] = error.details.get('verbs', [])
     headers = {}
-    if error.status == 503:
+    if error.status in (429, 503):
         headers['Retry-After'] = str(error.details.get('retry_after', RETRY_AFTER))
     return answer(request_id, error.status, error.code, str(error), headers, **more)
 

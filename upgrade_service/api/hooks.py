@@ -8,7 +8,6 @@ from webob import exc
 
 from upgrade_service import context
 from upgrade_service.api import microversion, policy
-from upgrade_service.api import pace as paces
 from upgrade_service.api.controllers import root
 
 
@@ -66,18 +65,3 @@ class PolicyHook(hooks.PecanHook):
         route = environ[root.ROUTE]
         if not route.public:
             policy.authorize(self._enforcer, environ[root.CONTEXT], f'upgrade:{route.rule}')
-
-
-class PaceHook(hooks.PecanHook):
-    """Whether the caller is not too fast."""
-
-    priority = 40
-
-    def __init__(self, pace: paces.Pace) -> None:
-        self._pace = pace
-
-    def before(self, state: Any) -> None:
-        """Count requests that change something."""
-        environ = state.request.environ
-        if environ[root.ROUTE].method != 'GET':
-            self._pace.step(environ[root.CONTEXT].actor)

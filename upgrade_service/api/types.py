@@ -7,6 +7,7 @@ from typing import Any
 
 import wsme
 from wsme import types as wtypes
+from wsme.rest import json as wsme_json
 
 TEXT = wtypes.text
 
@@ -37,6 +38,17 @@ class Resource(wtypes.Base):
         names = {attr.key for attr in wtypes.list_attributes(cls)}
         values = {k: v for k, v in row.items() if k in names}
         return cls(**{**values, **more})
+
+
+def plain(value: Any) -> Any:
+    """Turn types into JSON data, at any depth of lists and objects."""
+    if isinstance(value, Resource):
+        return wsme_json.tojson(type(value), value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return value
 
 
 class Cluster(Resource):

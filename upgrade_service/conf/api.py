@@ -32,7 +32,8 @@ OPTS = [
         'mutations_per_minute',
         default=60,
         min=0,
-        help='Requests that change something, per user and minute; 0: no limit.',
+        help='Changes of upgrades (creating them, their verbs, retry and skip of steps) '
+        'that one user may make in a minute, counted from the events; 0: no limit.',
     ),
     cfg.StrOpt(
         'public_endpoint', help='URL in links when the request does not show it (behind a proxy).'

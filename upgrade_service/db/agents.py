@@ -9,6 +9,7 @@ import uuid
 import sqlalchemy as sa
 
 from upgrade_service import context, exception
+from upgrade_service.db import asked as askeds
 from upgrade_service.db import base, models
 
 Context = context.RequestContext
@@ -108,13 +109,13 @@ def agent_list(
 
 
 @base.retry
-def agent_set_state(ctx: Context, ref: str, state: str) -> Row:
+def agent_set_state(ctx: Context, ref: str, state: str, asked: askeds.Asked | None = None) -> Row:
     """Approve ('active') or revoke ('revoked') an agent."""
     ident = agent_get(ctx, ref)['id']
     with base.writer(ctx) as session:
+        askeds.begin(session, asked)
         session.execute(sa.update(models.Agent).filter_by(id=ident).values(state=state))
-        found: Row = session.get_one(models.Agent, ident).as_dict()
-        return found
+        return askeds.end(session, asked, session.get_one(models.Agent, ident).as_dict())
 
 
 @base.retry

@@ -12,6 +12,7 @@ from upgrade_service.db.agents import (
     enroll_token_create,
     strategy_rows,
 )
+from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
 from upgrade_service.db.base import configure, get_engine, now
 from upgrade_service.db.clusters import (
     cluster_create,
@@ -43,8 +44,6 @@ from upgrade_service.db.turns import (
 from upgrade_service.db.upgrades import (
     edge_list,
     event_list,
-    idempotency_get,
-    idempotency_put,
     plan_store,
     step_get,
     step_list,
@@ -59,7 +58,9 @@ from upgrade_service.db.upgrades import (
 )
 
 __all__ = [
+    'Asked',
     'Mismatch',
+    'Repeated',
     'StepMove',
     'UpgradeMove',
     'agent_delete',
@@ -70,6 +71,8 @@ __all__ = [
     'agent_list',
     'agent_set_state',
     'agents_seen',
+    'answer_get',
+    'answers_sweep',
     'cluster_create',
     'cluster_delete',
     'cluster_discover',
@@ -84,8 +87,6 @@ __all__ = [
     'get_engine',
     'host_get',
     'host_list',
-    'idempotency_get',
-    'idempotency_put',
     'inventory_save',
     'note_late',
     'now',

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from upgrade_service import context, exception, model
+from upgrade_service.db import asked as askeds
 from upgrade_service.db import base, models
 
 Context = context.RequestContext
@@ -30,7 +31,7 @@ def _by_ref(session: orm.Session, ref: str) -> models.Cluster:
 
 
 @base.retry
-def cluster_create(ctx: Context, values: Row) -> Row:
+def cluster_create(ctx: Context, values: Row, asked: askeds.Asked | None = None) -> Row:
     """Insert a cluster {name, cloud, inventories?, properties?} and ask for its discovery."""
     row = models.Cluster(
         id=str(uuid.uuid4()),
@@ -44,10 +45,11 @@ def cluster_create(ctx: Context, values: Row) -> Row:
     )
     try:
         with base.writer(ctx) as session:
+            askeds.begin(session, asked)
             row.created_at = base.clock(session)
             session.add(row)
             session.flush()
-            return row.as_dict()
+            return askeds.end(session, asked, row.as_dict())
     except db_exc.DBDuplicateEntry as e:
         raise exception.Exists(kind='cluster', ref=values['name']) from e
 
@@ -79,9 +81,10 @@ def cluster_delete(ctx: Context, ref: str) -> None:
 
 
 @base.retry
-def cluster_discover(ctx: Context, ref: str) -> int:
+def cluster_discover(ctx: Context, ref: str, asked: askeds.Asked | None = None) -> int:
     """Ask for a discovery; return the number that `discover_done` must reach."""
     with base.writer(ctx) as session:
+        askeds.begin(session, asked)
         row = _by_ref(session, ref)
         session.execute(
             sa.update(models.Cluster)
@@ -89,6 +92,7 @@ def cluster_discover(ctx: Context, ref: str) -> int:
             .values(discover_wanted=models.Cluster.discover_wanted + 1)
         )
         session.refresh(row)
+        askeds.end(session, asked, row.as_dict())
         return row.discover_wanted
 
 

@@ -268,6 +268,7 @@ class Event(Base):
         sa.UniqueConstraint('upgrade_id', 'seq', name='uniq_events_seq'),
         # NULL in `once` (late outcomes) never collides
         sa.UniqueConstraint('step_id', 'attempt', 'once', name='uniq_events_once'),
+        sa.Index('ix_events_actor_at', 'actor', 'at'),
         Base.__table_args__,
     )
     id: orm.Mapped[int] = col(Serial, primary_key=True, autoincrement=True)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from upgrade_service import context, exception, model, states
+from upgrade_service.db import asked as askeds
 from upgrade_service.db import base, models
 
 Context = context.RequestContext
@@ -117,13 +118,18 @@ def chain(head: str, event: Row) -> str:
 
 
 @contextlib.contextmanager
-def turn(ctx: Context, upgrade_id: str, *where: Any) -> Iterator[Turn]:
+def turn(
+    ctx: Context, upgrade_id: str, *where: Any, asked: askeds.Asked | None = None
+) -> Iterator[Turn]:
     """Lock an upgrade for one transaction; `where` must hold or nothing happens.
+
+    `asked`: what a client's change must meet as well.
 
     :raises Mismatch: the upgrade is gone or a condition does not hold.
     """
     upgrade = models.Upgrade
     with base.writer(ctx) as session:
+        askeds.begin(session, asked)
         locked = session.execute(
             sa.update(upgrade)
             .where(upgrade.id == upgrade_id, *where)
@@ -134,6 +140,8 @@ def turn(ctx: Context, upgrade_id: str, *where: Any) -> Iterator[Turn]:
             raise Mismatch(upgrade_id)
         row = session.get_one(upgrade, upgrade_id, populate_existing=True)
         session.expunge(row)
+        if asked is not None:
+            asked.count(session, ctx)
         yield Turn(session, row, base.clock(session), ctx)
 
 

@@ -10,14 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from upgrade_service import context, exception, model, states
+from upgrade_service.db import asked as askeds
 from upgrade_service.db import base, clusters, models, turns
 
 Context = context.RequestContext
 Row = dict[str, Any]
+Asked = askeds.Asked
 
 
 @base.retry
-def upgrade_create(ctx: Context, values: Row) -> Row:
+def upgrade_create(ctx: Context, values: Row, asked: Asked | None = None) -> Row:
     """Insert an upgrade in state `planning`; a conductor makes its plan.
 
     `values`: cluster_id, to_release, strategy, type, policy, selection; optional name,
@@ -25,6 +27,9 @@ def upgrade_create(ctx: Context, values: Row) -> Row:
     """
     ident = str(uuid.uuid4())
     with base.writer(ctx) as session:
+        askeds.begin(session, asked)
+        if asked is not None:
+            asked.count(session, ctx)
         row = models.Upgrade(
             **{'name': None, 'approvals': [], 'accepted': [], **values},
             id=ident,
@@ -51,7 +56,7 @@ def upgrade_create(ctx: Context, values: Row) -> Row:
             detail={k: values[k] for k in ('cluster_id', 'to_release', 'strategy', 'policy')},
         )
         t.close({})
-        return _get(session, ident).as_dict()
+        return askeds.end(session, asked, _get(session, ident).as_dict())
 
 
 def _get(session: orm.Session, ref: str) -> models.Upgrade:
@@ -91,7 +96,7 @@ def upgrade_list(
 def upgrade_delete(ctx: Context, ref: str) -> None:
     """Delete a draft or ended upgrade; its events are kept."""
     ident = upgrade_get(ctx, ref)['id']
-    with _verb_turn(ctx, ident, None) as t:
+    with _verb_turn(ctx, ident) as t:
         _decide(t, 'delete')
         t.event('deleted')
         t.close({})
@@ -100,9 +105,11 @@ def upgrade_delete(ctx: Context, ref: str) -> None:
         t.session.execute(sa.delete(models.Upgrade).filter_by(id=ident))
 
 
-def _verb_turn(ctx: Context, ident: str, if_match: int | None) -> Any:
+def _verb_turn(
+    ctx: Context, ident: str, if_match: int | None = None, asked: Asked | None = None
+) -> Any:
     where = () if if_match is None else (models.Upgrade.version == if_match,)
-    return turns.turn(ctx, ident, *where)
+    return turns.turn(ctx, ident, *where, asked=asked)
 
 
 def _decide(t: turns.Turn, verb: str) -> states.Move:
@@ -122,7 +129,13 @@ def _decide(t: turns.Turn, verb: str) -> states.Move:
 
 @base.retry
 def upgrade_verb(
-    ctx: Context, ref: str, verb: str, *, if_match: int | None = None, body: Row | None = None
+    ctx: Context,
+    ref: str,
+    verb: str,
+    *,
+    if_match: int | None = None,
+    body: Row | None = None,
+    asked: Asked | None = None,
 ) -> Row:
     """Write an operator's intent; it is what conductors act on.
 
@@ -132,14 +145,14 @@ def upgrade_verb(
     body = body or {}
     ident = upgrade_get(ctx, ref)['id']
     try:
-        with _verb_turn(ctx, ident, if_match) as t:
+        with _verb_turn(ctx, ident, if_match, asked) as t:
             move = _decide(t, verb)
             if move is not states.ALREADY:
                 _apply(t, verb, move, body)
             else:
                 t.event(verb, detail={'already': True})
                 t.close({})
-            return _get(t.session, ident).as_dict()
+            return askeds.end(t.session, asked, _get(t.session, ident).as_dict())
     except turns.Mismatch as e:
         raise exception.Stale(version=upgrade_get(ctx, ident)['version']) from e
     except db_exc.DBDuplicateEntry as e:
@@ -226,7 +239,14 @@ def _step(session: orm.Session, upgrade: models.Upgrade, ref: str) -> models.Ste
 
 
 @base.retry
-def step_verb(ctx: Context, ref: str, step_ref: str, verb: str, body: Row | None = None) -> Row:
+def step_verb(
+    ctx: Context,
+    ref: str,
+    step_ref: str,
+    verb: str,
+    body: Row | None = None,
+    asked: Asked | None = None,
+) -> Row:
     """Retry or skip a failed or unknown step; return the step.
 
     :raises IllegalVerb: the upgrade's state forbids it.
@@ -234,7 +254,7 @@ def step_verb(ctx: Context, ref: str, step_ref: str, verb: str, body: Row | None
     """
     body = body or {}
     ident = upgrade_get(ctx, ref)['id']
-    with _verb_turn(ctx, ident, None) as t:
+    with _verb_turn(ctx, ident, asked=asked) as t:
         _decide(t, verb)
         step = _step(t.session, t.row, step_ref)
         new = _STEP_VERBS[verb](step, body)
@@ -248,7 +268,7 @@ def step_verb(ctx: Context, ref: str, step_ref: str, verb: str, body: Row | None
         )
         counters = turns.move_steps(t, [move])
         t.close({'counters': counters})
-        return step_row(_step(t.session, t.row, step.id))
+        return askeds.end(t.session, asked, _step(t.session, t.row, step.id).as_dict())
 
 
 def _stuck(step: models.Step, verb: str) -> None:
@@ -280,11 +300,6 @@ def _skip(step: models.Step, body: Row) -> str:
 
 
 _STEP_VERBS = {'retry': _retry, 'skip': _skip}
-
-
-def step_row(step: models.Step) -> Row:
-    """Return a step as a dict."""
-    return step.as_dict()
 
 
 def step_list(
@@ -450,24 +465,3 @@ def _plan_row(
         'changed_seq': 0,
         'final': False,
     }
-
-
-# -- repeated requests -------------------------------------------------------------------------
-
-
-def idempotency_get(ctx: Context, key: str) -> Row | None:
-    """Return the answer kept under a key: {request, status, body}."""
-    with base.reader(ctx) as session:
-        found = session.get(models.IdempotencyKey, key)
-        return found.as_dict() if found else None
-
-
-@base.retry
-def idempotency_put(ctx: Context, key: str, request: str, status: int, body: Row) -> None:
-    """Keep an answer; the first one stays. Answers older than a day go."""
-    with base.writer(ctx) as session:
-        now = base.clock(session)
-        k = models.IdempotencyKey
-        session.execute(sa.delete(k).where(k.at < now - 86_400_000))
-        if session.get(k, key) is None:
-            session.add(k(key=key, request=request, status=status, body=body, at=now))

@@ -47,17 +47,24 @@ def enroll(ask: Ask) -> Answer:
     return Answer(types.Enrolment(host=host, expires_at=expires_at, bundle=bundle))
 
 
+def _set_state(ask: Ask, ref: str, state: str) -> Answer:
+    now = db_api.now(ask.ctx)
+    asked = ask.change(lambda row: Answer(_shown(ask, row, now)))
+    db_api.agent_set_state(ask.ctx, ref, state, asked)
+    return asks.answered(asked)
+
+
 def approve(ask: Ask) -> Answer:
     """Trust an engine."""
     row = db_api.agent_get(ask.ctx, ask.refs['agent'])
     if row['state'] == 'revoked':
         raise exception.Conflict(reason=f'agent {row["id"]} was revoked; enrol its host again')
-    return Answer(_shown(ask, db_api.agent_set_state(ask.ctx, row['id'], 'active')))
+    return _set_state(ask, row['id'], 'active')
 
 
 def revoke(ask: Ask) -> Answer:
     """Trust an engine no more."""
-    return Answer(_shown(ask, db_api.agent_set_state(ask.ctx, ask.refs['agent'], 'revoked')))
+    return _set_state(ask, ask.refs['agent'], 'revoked')
 
 
 def delete(ask: Ask) -> Answer:

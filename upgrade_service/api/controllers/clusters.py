@@ -25,8 +25,14 @@ def index(ask: Ask) -> Answer:
 
 def create(ask: Ask) -> Answer:
     """Take a cluster under care; nothing is discovered until it is asked for."""
-    row = db_api.cluster_create(ask.ctx, {'cloud': ask.body['name'], **ask.body})
-    return Answer(types.Cluster.of(row), headers={'Location': f'{ask.base}{ask.path}/{row["id"]}'})
+
+    def shown(row: Row) -> Answer:
+        at = f'{ask.base}{ask.path}/{row["id"]}'
+        return Answer(types.Cluster.of(row), headers={'Location': at})
+
+    asked = ask.change(shown)
+    db_api.cluster_create(ask.ctx, {'cloud': ask.body['name'], **ask.body}, asked)
+    return asks.answered(asked)
 
 
 def get(ask: Ask) -> Row:
@@ -47,10 +53,11 @@ def delete(ask: Ask) -> Answer:
 
 def discover(ask: Ask) -> Answer:
     """Ask for a discovery; done when `discover_done` reaches the `discover_wanted` answered."""
-    cluster = get(ask)
-    wanted = db_api.cluster_discover(ask.ctx, cluster['id'])
-    ask.bell.discover(ask.ctx, cluster['id'])
-    return Answer(types.Cluster.of(cluster, discover_wanted=wanted))
+    ident = get(ask)['id']
+    asked = ask.change(lambda row: Answer(types.Cluster.of(row)))
+    db_api.cluster_discover(ask.ctx, ident, asked)
+    ask.bell.discover(ask.ctx, ident)
+    return asks.answered(asked)
 
 
 def hosts(ask: Ask) -> Answer:

@@ -8,7 +8,6 @@ from typing import Any
 
 from oslo_serialization import jsonutils
 import pecan
-from wsme.rest import json as wsme_json
 
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
@@ -195,10 +194,7 @@ class RootController:
         request = pecan.request
         route: routes.Route = request.environ[ROUTE]
         ask = self._ask(request, route)
-        said = request.headers.get('Idempotency-Key')
-        if said is None or route.method != 'POST' or not route.replays:
-            return _respond(route, *_plain(route, route.answers(ask)))
-        return _respond(route, *_once(ask, route, said))
+        return _respond(ask, _once(ask, route) if ask.key else route.answers(ask))
 
     def _ask(self, request: Any, route: routes.Route) -> asks.Ask:
         body = request.environ[door.BODY]
@@ -208,6 +204,10 @@ class RootController:
             body = {} if body is None else body
             validation.check(route.body, body, 'body')
         conf = self._shared['conf']
+        said = request.headers.get('Idempotency-Key')
+        if said is not None:
+            validation.check(schemas.NAME, said, 'Idempotency-Key')
+        keyed = said is not None and route.method == 'POST' and route.replays
         base = (conf.api.public_endpoint or request.application_url).rstrip('/')
         return asks.Ask(
             **self._shared,
@@ -218,45 +218,33 @@ class RootController:
             query=validation.query(route.query, request.GET),
             body=body or {},
             if_match=asks.parse_if_match(request.headers.get('If-Match')),
+            status=route.status,
+            key=asks.key_of(request.environ[CONTEXT], said) if keyed else None,
+            digest=asks.request_digest(route.method, request.path_info, body) if keyed else '',
         )
 
 
-def _plain(route: routes.Route, answer: asks.Answer) -> tuple[int, Any, dict[str, str]]:
-    """Return status, JSON data and headers of an answer."""
-    status = answer.status or route.status
-    return status, plain(answer.body), dict(answer.headers)
-
-
-def plain(value: Any) -> Any:
-    """Turn types into JSON data, at any depth of lists and objects."""
-    if isinstance(value, types.Resource):
-        return wsme_json.tojson(type(value), value)
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    return value
-
-
-def _once(ask: asks.Ask, route: routes.Route, said: str) -> tuple[int, Any, dict[str, str]]:
+def _once(ask: asks.Ask, route: routes.Route) -> asks.Answer:
     """Answer a request that names an Idempotency-Key: the second time as the first."""
-    validation.check(schemas.NAME, said, 'Idempotency-Key')
-    key = asks.key_of(ask.ctx, said)
-    digest = asks.request_digest(route.method, ask.path, ask.body)
-    kept = db_api.idempotency_get(ask.ctx, key)
+    key = ask.key or ''
+    kept = db_api.answer_get(ask.ctx, key)
     if kept is None:
-        status, body, headers = _plain(route, route.answers(ask))
-        db_api.idempotency_put(ask.ctx, key, digest, status, body)
-        return status, body, headers
-    if kept['request'] != digest:
+        if key.startswith('0'):  # one in sixteen tidies up
+            db_api.answers_sweep(ask.ctx)
+        try:
+            return route.answers(ask)
+        except db_api.Repeated:  # an equal request was faster by a moment
+            kept = db_api.answer_get(ask.ctx, key)
+    if kept is None:
+        raise exception.Busy(retry_after=1)
+    if kept['request'] != ask.digest:
         raise exception.Conflict(reason='this Idempotency-Key was used for another request')
-    return kept['status'], kept['body'], {}
+    return asks.Answer(**kept['body'])
 
 
-def _respond(route: routes.Route, status: int, body: Any, headers: dict[str, str]) -> Any:
+def _respond(ask: asks.Ask, answer: asks.Answer) -> Any:
     response = pecan.response
-    response.status = status
-    response.headers.update(headers)
-    if body is None:
-        return ''
-    return jsonutils.dumps(body)
+    response.status = answer.status or ask.status
+    response.headers.update(answer.headers)
+    body = types.plain(answer.body)
+    return '' if body is None else jsonutils.dumps(body)

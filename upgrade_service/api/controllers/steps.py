@@ -46,9 +46,11 @@ def log(ask: Ask) -> Answer:
 
 def _verb(ask: Ask, verb: str) -> Answer:
     upgrade = upgrades.get(ask)
-    row = db_api.step_verb(ask.ctx, upgrade['id'], ask.refs['step'], verb, ask.body)
+    waits = plans.parents(ask.ctx, upgrade)
+    asked = ask.change(lambda row: Answer(views.step(row, waits)))
+    db_api.step_verb(ask.ctx, upgrade['id'], ask.refs['step'], verb, ask.body, asked)
     ask.bell.advance(ask.ctx, upgrade['id'])
-    return Answer(views.step(row, plans.parents(ask.ctx, upgrade)))
+    return asks.answered(asked)
 
 
 def retry(ask: Ask) -> Answer:

@@ -1,5 +1,6 @@
 """Upgrades: making them, looking at them, and the operators' verbs."""
 
+from collections.abc import Callable
 import time
 from typing import Any
 
@@ -36,8 +37,11 @@ def create(ask: Ask) -> Answer:
     """Write an upgrade down; a conductor makes its plan."""
     if ask.body.get('approve_ponr'):
         ask.authorize('upgrade:upgrades:create_approved')
-    row = db_api.upgrade_create(ask.ctx, request.values(ask))
-    return _asked(ask, row, f'{ask.base}{ask.path}/{row["id"]}')
+    values = request.values(ask)
+    asked = ask.change(_shower(ask, values['cluster_id'], located=True))
+    row = db_api.upgrade_create(ask.ctx, values, asked)
+    ask.bell.advance(ask.ctx, row['id'])
+    return asks.answered(asked)
 
 
 def get(ask: Ask) -> Row:
@@ -50,21 +54,22 @@ def show(ask: Ask) -> Answer:
     row = get(ask)
     passed = db_api.step_list(ask.ctx, row['id'], {'ponr': True, 'state': 'succeeded'})
     floor = max((step['ord'] for step in passed), default=None)
-    return _shown(ask, row, floor)
+    return _shower(ask, row['cluster_id'], floor)(row)
 
 
-def _shown(ask: Ask, row: Row, floor: int | None = None, at: str | None = None) -> Answer:
-    cluster = db_api.cluster_get(ask.ctx, row['cluster_id'])['name']
-    return Answer(
-        views.upgrade(row, cluster, ask.base, floor),
-        headers={'ETag': f'"{row["version"]}"', **({'Location': at} if at else {})},
-    )
+def _shower(
+    ask: Ask, cluster_id: str, floor: int | None = None, located: bool = False
+) -> Callable[[Row], Answer]:
+    """Return what shows an upgrade of a cluster, without asking the database anything more."""
+    cluster = db_api.cluster_get(ask.ctx, cluster_id)['name']
 
+    def shown(row: Row) -> Answer:
+        headers = {'ETag': f'"{row["version"]}"'}
+        if located:
+            headers['Location'] = f'{ask.base}{ask.path}/{row["id"]}'
+        return Answer(views.upgrade(row, cluster, ask.base, floor), headers=headers)
 
-def _asked(ask: Ask, row: Row, at: str | None = None) -> Answer:
-    """Answer a request that a conductor will act on."""
-    ask.bell.advance(ask.ctx, row['id'])
-    return _shown(ask, row, at=at)
+    return shown
 
 
 def delete(ask: Ask) -> Answer:
@@ -74,8 +79,11 @@ def delete(ask: Ask) -> Answer:
 
 
 def _verb(ask: Ask, verb: str, body: Row) -> Answer:
-    row = db_api.upgrade_verb(ask.ctx, ask.refs['upgrade'], verb, if_match=ask.if_match, body=body)
-    return _asked(ask, row)
+    row = get(ask)
+    asked = ask.change(_shower(ask, row['cluster_id']))
+    db_api.upgrade_verb(ask.ctx, row['id'], verb, if_match=ask.if_match, body=body, asked=asked)
+    ask.bell.advance(ask.ctx, row['id'])
+    return asks.answered(asked)
 
 
 def start(ask: Ask) -> Answer:

@@ -1,7 +1,9 @@
 """What gabbi cannot tell: repetitions, bounds, the bell, authentication, broken backends."""
 
 import base64
+from concurrent import futures
 import contextlib
+import functools
 import os
 import threading
 from typing import Any
@@ -53,7 +55,47 @@ class IdempotencyTest(RequestTest):
         first = self.api.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k')
         again = self.api.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k')
         self.assertEqual((202, first.json), (again.status_int, again.json))
+        self.assertEqual(first.headers['ETag'], again.headers['ETag'])
         self.assertThat(db.upgrade_list(self.api.ctx), matchers.HasLength(1))
+
+    def test_equal_requests_at_once_get_the_same_answer(self) -> None:
+        ident = fixtures.upgrade(self.api.ctx, self.cluster, 'u', fixtures.plan())
+        for path, body in (('/v1/clusters', {'name': 'c'}), ('/v1/upgrades', CREATE),
+                           (f'/v1/upgrades/{ident}/start', {})):  # fmt: skip
+            with futures.ThreadPoolExecutor(6) as pool:
+                ask = functools.partial(
+                    self.api.request, 'POST', path, body, Idempotency_Key=f'k {path}'
+                )
+                said = [f.result() for f in [pool.submit(ask) for _ in range(6)]]
+            self.assertEqual(
+                [(said[0].status_int, said[0].text)] * 6, [(r.status_int, r.text) for r in said]
+            )
+            self.assertEqual(2, said[0].status_int // 100, said[0].text)
+        self.assertThat(db.cluster_list(self.api.ctx), matchers.HasLength(2))
+        self.assertThat(db.upgrade_list(self.api.ctx), matchers.HasLength(2))
+        kinds = [e['kind'] for e in db.event_list(self.api.ctx, ident)]
+        self.assertEqual(1, kinds.count('start'))
+
+    def test_an_answer_that_was_lost_after_the_change_is_given_again(self) -> None:
+        def die(*args: Any) -> None:
+            raise RuntimeError('killed')
+
+        with base_fixtures.MonkeyPatch(f'{fixtures.__name__}.RecordingBell.advance', die):
+            lost = self.api.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k')
+        self.assertEqual(500, lost.status_int)
+        again = self.api.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k')
+        self.assertEqual(202, again.status_int)
+        (row,) = db.upgrade_list(self.api.ctx)
+        self.assertEqual(row['id'], again.json['id'])
+
+    def test_a_repeated_verb_is_not_stale(self) -> None:
+        ident = fixtures.upgrade(self.api.ctx, self.cluster, 'u', fixtures.plan())
+        version = str(db.upgrade_get(self.api.ctx, ident)['version'])
+        for _ in range(2):
+            said = self.api.request(
+                'POST', f'/v1/upgrades/{ident}/start', If_Match=version, Idempotency_Key='k'
+            )
+            self.assertEqual(202, said.status_int, said.text)
 
     def test_a_key_belongs_to_its_caller(self) -> None:
         for project in ('one', 'two'):
@@ -208,12 +250,17 @@ class BoundsTest(RequestTest):
 
     def test_the_pace_of_changes(self) -> None:
         slow = self.useFixture(fixtures.Api(mutations_per_minute=2))
-        for n in range(2):
-            slow.request('POST', '/v1/clusters', {'name': f'c{n}'})
-        response = slow.request('POST', '/v1/clusters', {'name': 'c3'})
-        self.refusal(response, 429, 'upgrade.too_many_requests')
-        self.assertThat(int(response.headers['Retry-After']), matchers.GreaterThan(0))
+        fixtures.discovered(slow.ctx)
+        ident = slow.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k').json['id']
+        slow.request('POST', f'/v1/upgrades/{ident}/cancel')
+        for path, body in (('/v1/upgrades', CREATE), (f'/v1/upgrades/{ident}/cancel', None)):
+            response = slow.request('POST', path, body)
+            self.refusal(response, 429, 'upgrade.too_many_requests')
+            self.assertThat(int(response.headers['Retry-After']), matchers.GreaterThan(0))
         self.assertEqual(200, slow.request('GET', '/v1/clusters').status_int)
+        again = slow.request('POST', '/v1/upgrades', CREATE, Idempotency_Key='k')
+        self.assertEqual((202, ident), (again.status_int, again.json['id']))
+        self.assertThat(db.upgrade_list(slow.ctx), matchers.HasLength(1))
 
 
 class BrokenTest(RequestTest):

@@ -10,6 +10,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from upgrade_service import context, exception
 from upgrade_service.db import api as db
 from upgrade_service.db import base as db_base
 from upgrade_service.db import migration, models
@@ -128,6 +129,71 @@ class Races(test_turns.TurnsCase):
         self.assertEqual(8, sum(isinstance(d, dict) for d in done), done)
         events = db.event_list(self.ctx, self.ref)
         self.assertEqual(list(range(1, len(events) + 1)), [e['seq'] for e in events])
+
+    def _asked(self, **more):
+        return db.Asked(shown=lambda row: {'status': 202, 'body': row['id']}, **more)
+
+    def _repeating(self, change):
+        """Make the same keyed change; return what was kept if it is a repetition."""
+        asked = self._asked(key='k', request='r')
+        try:
+            change(asked)
+        except db.Repeated:
+            return db.answer_get(self.ctx, 'k')['body']
+        return asked.answer
+
+    def test_equal_creates_at_once_have_one_effect_and_one_answer(self):
+        names = ('cluster_id', 'to_release', 'strategy', 'type', 'policy', 'selection')
+        values = {k: self.upgrade[k] for k in names}
+        done = self._together(
+            6, lambda n: self._repeating(lambda a: db.upgrade_create(self.ctx, values, a))
+        )
+        self.assertEqual([done[0]] * 6, done)
+        self.assertEqual({self.ref, done[0]['body']}, {u['id'] for u in db.upgrade_list(self.ctx)})
+
+    def test_equal_verbs_at_once_have_one_effect_and_one_answer(self):
+        done = self._together(
+            6,
+            lambda n: self._repeating(
+                lambda a: db.upgrade_verb(self.ctx, self.ref, 'start', asked=a)
+            ),
+        )
+        self.assertEqual([{'status': 202, 'body': self.ref}] * 6, done)
+        kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
+        self.assertEqual(1, kinds.count('start'))
+
+    def test_a_refused_change_gives_its_key_free(self):
+        refused = self._together(
+            4,
+            lambda n: self._repeating(
+                lambda a: db.upgrade_verb(self.ctx, self.ref, 'resume', asked=a)
+            ),
+        )
+        self.assertEqual({'IllegalVerb'}, {type(e).__name__ for e in refused})
+        self.assertIsNone(db.answer_get(self.ctx, 'k'))
+        done = self._repeating(lambda a: db.upgrade_verb(self.ctx, self.ref, 'start', asked=a))
+        self.assertEqual(self.ref, done['body'])
+
+    def test_changes_are_counted_by_user(self):
+        db.upgrade_verb(self.ctx, self.ref, 'start')
+        for _ in range(2):
+            db.upgrade_verb(self.ctx, self.ref, 'pause')
+        error = self.assertRaises(
+            exception.TooMany,
+            db.upgrade_verb, self.ctx, self.ref, 'pause', asked=self._asked(most=3),
+        )  # fmt: skip
+        self.assertTrue(0 < error.details['retry_after'] <= 60)
+        bob = context.RequestContext(user_id='bob')
+        db.upgrade_verb(bob, self.ref, 'pause', asked=self._asked(most=1))
+
+    def test_old_answers_go(self):
+        self._repeating(lambda a: db.upgrade_verb(self.ctx, self.ref, 'start', asked=a))
+        db.answers_sweep(self.ctx)
+        self.assertIsNotNone(db.answer_get(self.ctx, 'k'))
+        with db_base.writer(self.ctx) as session:
+            session.execute(sa.update(models.IdempotencyKey).values(at=1))
+        db.answers_sweep(self.ctx)
+        self.assertIsNone(db.answer_get(self.ctx, 'k'))
 
 
 class TestRacesMySQL(_MySQL, Races):

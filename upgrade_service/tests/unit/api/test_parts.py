@@ -1,4 +1,4 @@
-"""Parts of the API by themselves: versions, validation, routes, description, pace."""
+"""Parts of the API by themselves: versions, validation, routes, description."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import jsonschema
 from webob import exc
 
 from upgrade_service import exception, model
-from upgrade_service.api import ask, microversion, openapi, pace, plans, schemas, types, validation
+from upgrade_service.api import ask, microversion, openapi, plans, schemas, types, validation
 from upgrade_service.api.controllers import root
 from upgrade_service.tests import base
 
@@ -125,25 +125,6 @@ class DescriptionTest(base.TestCase):
         text = json.dumps(self.said)
         for name in {part.split('"')[0] for part in text.split('#/components/schemas/')[1:]}:
             self.assertIn(name, self.said['components']['schemas'])
-
-
-class PaceTest(base.TestCase):
-    """The window of one minute."""
-
-    def test_window(self) -> None:
-        bound = pace.Pace(2)
-        for at in (0.0, 1.0):
-            bound.step('alice', at)
-        error = self.assertRaises(exc.HTTPTooManyRequests, bound.step, 'alice', 30.0)
-        self.assertEqual('30', error.headers['Retry-After'])
-        bound.step('bob', 30.0)
-        bound.step('alice', 60.0)
-        self.assertRaises(exc.HTTPTooManyRequests, bound.step, 'alice', 60.5)
-
-    def test_zero_is_no_bound(self) -> None:
-        bound = pace.Pace(0)
-        for _ in range(100):
-            bound.step('alice', 0.0)
 
 
 class PlanTest(base.TestCase):

@@ -96,6 +96,7 @@ def _events() -> None:
         sa.UniqueConstraint('upgrade_id', 'seq', name='uniq_events_seq'),
         **TABLE,
     )
+    op.create_index('ix_events_actor_at', 'events', ['actor', 'at'])
 
 
 def _idempotency_keys() -> None:
