@@ -13,8 +13,11 @@ from oslo_config import cfg
 import oslo_messaging as messaging
 from oslo_messaging.rpc import dispatcher
 
+from upgrade_service import exception
+
 CONDUCTOR_TOPIC = 'upgrade-conductor'
 CONDUCTOR_EXCHANGE = 'upgrade-conductor'
+LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1', None, ''})
 
 _lock = threading.Lock()
 _transport: Any = None
@@ -45,8 +48,23 @@ def get_transport(conf: cfg.ConfigOpts) -> Any:
     global _transport
     with _lock:
         if _transport is None:
-            _transport = messaging.get_rpc_transport(conf, url=_url)
+            made = messaging.get_rpc_transport(conf, url=_url)
+            _require_tls(conf)
+            _transport = made
         return _transport
+
+
+def _require_tls(conf: cfg.ConfigOpts) -> None:
+    """Refuse a bus that others on the network can read, unless it is said to be a lab's."""
+    url = messaging.TransportURL.parse(conf, _url)
+    far = [h.hostname for h in url.hosts if h.hostname not in LOOPBACK]
+    if url.transport != 'rabbit' or not far or conf.trust.insecure_lab:
+        return
+    if not conf.oslo_messaging_rabbit.ssl:
+        raise exception.Untrusted(
+            reason=f'the message bus at {", ".join(far)} is used without TLS: set '
+            '[oslo_messaging_rabbit] ssl = true (or, in a lab, [trust] insecure_lab = true)'
+        )
 
 
 def reset() -> None:

@@ -206,6 +206,9 @@ class Broker:
                     tally if changed else None,
                 )
             )
+        if upgrade is not None and upgrade.state in states.TERMINAL:
+            # what operators look at next is the cloud as it is now
+            db.cluster_discover(self.ctx, self._row['cluster_id'])
         self._items.clear()
 
     def _take_items(self) -> outcomes.Taken:

@@ -9,7 +9,7 @@ from oslo_config import cfg
 from oslo_log import log
 import oslo_messaging as messaging
 
-from upgrade_service import context, exception, rpc, trust
+from upgrade_service import context, exception, rpc, states, trust
 from upgrade_service.conductor import rpcapi
 from upgrade_service.db import api as db
 
@@ -78,23 +78,27 @@ class ConductorManager:
         said = self._believed(env, 'report')
         if said is None:
             return
-        away = set()
+        away: dict[str, list[Row]] = {}
         for item in list(said.get('items') or ())[:MAX_ITEMS]:
             broker = self._leases.broker(str(item.get('upgrade')))
             if broker is not None:
                 broker.deliver({**item, 'agent': said['agent']})
             else:
-                away.add(str(item.get('upgrade')))
-        for upgrade in away:
-            self._forward(upgrade, env)
+                away.setdefault(str(item.get('upgrade')), []).append(item)
+        for upgrade, items in away.items():
+            self._elsewhere(upgrade, items, said['agent'], env)
 
-    def _forward(self, upgrade: str, env: trust.Envelope) -> None:
-        """Pass a report on to the owner; of an upgrade that nobody needs to own, forget it."""
+    def _elsewhere(self, upgrade: str, items: list[Row], agent: str, env: trust.Envelope) -> None:
+        """Pass a report on to the owner; where nobody needs it any more, say that it came."""
         try:
             row = db.upgrade_get(self._ctx, upgrade)
         except exception.NotFound:
-            return
-        if row['owner'] and row['owner'] != self._leases.owner:
+            row = {'state': 'gone', 'owner': None}
+        if row['state'] not in states.OWNED:
+            ended = [(i['step'], i['attempt']) for i in items if i.get('what') == 'outcome']
+            if ended:
+                self._post.recorded(agent, ended)
+        elif row['owner'] and row['owner'] != self._leases.owner:
             self._peers.pass_on(self._ctx, row['owner'], env)
 
     @rpc.expose

@@ -22,7 +22,9 @@ MAX_OUTPUT = 256 * 1024
 #: an engine's reasons to refuse that pass by themselves: the order is sent again
 PASSING = frozenset({'busy', 'inhibited', 'expired', 'clock_skew'})
 #: reasons that say the database forgot what the engine remembers
-FORGOTTEN = frozenset({'stale_attempt', 'stale_epoch', 'epoch_regressed'})
+FORGOTTEN = frozenset({'stale_attempt', 'epoch_regressed'})
+#: the order came from an owner before this one, late; this one's own is on its way
+OUTRUN = frozenset({'stale_epoch'})
 
 
 @dataclasses.dataclass
@@ -163,6 +165,8 @@ def _lost(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: 
 def _refused(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:
     reason, current = str(item.get('reason')), item.get('current') or {}
     if not _current(node, item) or node.state != 'dispatched':
+        return
+    if reason in OUTRUN:
         return
     if reason in PASSING:
         LOG.warning('engine of %s does not take step %s yet: %s', node.host, node.ord, reason)

@@ -30,13 +30,6 @@ OPTS = [
     ),
     cfg.FloatOpt('heartbeat', default=30, min=0.1, help='Seconds between heartbeats.'),
     cfg.IntOpt(
-        'max_parallel',
-        default=1,
-        min=1,
-        max=64,
-        help='Steps at once; one on each target host in any case.',
-    ),
-    cfg.IntOpt(
         'clock_skew',
         default=120,
         min=1,

@@ -168,8 +168,11 @@ class Chain:
             self._parts.reporter.flush()
 
     def _note(self, link: Link, item: Item) -> None:
-        """Write the result down. It need not reach the disk at once: the slot of a shim did
-        already, and an in-process action may be done again."""
+        """Write the result down.
+
+        It need not reach the disk at once: the slot of a shim did already, and an in-process
+        action may be done again.
+        """
         kept = item
         if item['what'] == 'outcome' and not link.in_process:
             short = {k: v for k, v in item['outcome'].items() if k != 'output'}

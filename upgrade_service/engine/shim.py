@@ -234,7 +234,10 @@ class Shim:
             self._note(done=at, text=ops[at]['title'])
             for op in group:
                 self._say(op['title'])
-            if 'stop' in self._together(group):
+            began = time.monotonic()
+            said = self._together(group)
+            self._say(f'{op["title"]}: {time.monotonic() - began:.1f} s')
+            if 'stop' in said:
                 return
             at += len(group)
             if self._over.is_set() and self.job['interruptible']:

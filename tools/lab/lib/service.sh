@@ -10,10 +10,15 @@ upgrade_cli() { # ARGS...: the openstack client with our commands, as the operat
 }
 upgrade_manage() { in_host ctl1 "$SERVICE_BIN/upgrade-service-manage" "$@"; }
 
+plain_python() { # the machine's own Python, also when the tests run us from their environment, which has no pip
+    local path
+    path=$(tr : '\n' <<<"$PATH" | grep -vx "${VIRTUAL_ENV:-none}/bin" | paste -sd:)
+    PATH=$path python3 "$@"
+}
 build_service() { # the checkout as a wheel, and a virtual environment of it for all hosts
     local wheels=$LAB_DIR/wheels/upgrade-service venv=/opt/pool/upgrade-service
     rm -rf "$wheels"
-    PBR_VERSION=0.1.0 python3 -m pip wheel -q --no-deps -w "$wheels" "$CHECKOUT" >>"$LAB_DIR/base.log" 2>&1 || return 1
+    PBR_VERSION=0.1.0 plain_python -m pip wheel -q --no-deps -w "$wheels" "$CHECKOUT" >>"$LAB_DIR/base.log" 2>&1 || return 1
     [ -e "$LAB_DIR/pool/upgrade-service/bin/python3" ] || in_base python3 -m venv --without-pip "$venv" || return 1
     # shellcheck disable=SC2086
     in_base uv pip install -q --compile-bytecode --python "$venv/bin/python3" --reinstall-package upgrade-service \

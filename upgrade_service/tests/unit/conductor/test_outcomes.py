@@ -62,6 +62,10 @@ class TestTake(base.TestCase):
         taken, _ = self._take(item('refused', reason='epoch_regressed', current={'epoch': 9}))
         self.assertEqual('state_loss', taken.blocked[0])
 
+    def test_a_refused_order_of_a_past_owner_means_nothing(self):
+        taken, moves = self._take(item('refused', reason='stale_epoch', current={'epoch': 9}))
+        self.assertEqual((None, []), (taken.blocked, moves))
+
     def test_revoked_gives_the_step_back(self):
         self.assertEqual([('dispatched', 'pending', 'revoked')], self._take(item('revoked'))[1])
         self.assertEqual([], self._take(item('revoked'), state='running')[1])

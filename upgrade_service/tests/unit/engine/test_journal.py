@@ -108,7 +108,7 @@ class TestJournal(JournalCase):
         book = self.open()
         book.append([accepted('a')], sync=True)
         full = OSError(errno.ENOSPC, 'full')
-        with mock.patch.object(os, 'fdatasync', side_effect=full):
+        with mock.patch.object(os, 'fdatasync', autospec=True, side_effect=full):
             self.assertRaises(OSError, book.append, [accepted('b')], True)
         self.assertEqual({('a', 1)}, set(book.attempts))
         self.assertEqual({('a', 1)}, set(self.open().attempts))

@@ -4,6 +4,7 @@ import fcntl
 import http.server
 import os
 import pathlib
+import re
 import signal
 import tempfile
 import threading
@@ -67,7 +68,9 @@ class TestOperations(ShimCase):
         self.addCleanup(os.environ.pop, 'CANARY')
         said = self.run_job(sh('echo one; pwd'), sh('echo "[$CANARY] $EXTRA"', env={'EXTRA': 'x'}))
         self.assertEqual('succeeded', said['result'], said)
-        self.assertEqual('--- run\none\n/\n--- run\n[] x\n', self.output())
+        output = re.sub(r'[0-9.]+ s\n', 'N s\n', self.output())
+        expected = '--- run\none\n/\n--- run: N s\n--- run\n[] x\n--- run: N s\n'
+        self.assertEqual(expected, output)
 
     def test_the_first_failure_ends_the_job(self):
         said = self.run_job(sh('exit 7'), sh('echo never'), diagnose=(sh('echo why'),))
