@@ -53,8 +53,9 @@ class ConductorManager:
         except exception.UpgradeError as e:
             LOG.warning('enrolment of host %.64s refused: %s', host, e)
             return
-        LOG.info('engine %s of host %s is enrolled', agent['id'], agent['host'])
-        self._post.describe(agent['id'])
+        LOG.info('engine %s of host %s is %s', agent['id'], agent['host'], agent['state'])
+        if agent['state'] == 'active':
+            self._post.describe(agent['id'])
 
     @rpc.expose
     def heartbeat(self, ctxt: Row, agent: str, boot_id: str, version: str) -> None:

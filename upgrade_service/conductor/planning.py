@@ -30,7 +30,7 @@ STRATEGIES = 'upgrade_service.strategies'
 
 def load_strategies() -> dict[str, Any]:
     """Return the planning half of every strategy that is installed: {name: strategy}."""
-    plugins = extension.ExtensionManager(STRATEGIES, invoke_on_load=True)
+    plugins: Any = extension.ExtensionManager(STRATEGIES, invoke_on_load=True)
     return {p.name: p.obj for p in plugins}
 
 

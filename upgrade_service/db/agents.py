@@ -25,12 +25,17 @@ def _hash(token: str) -> str:
 
 
 @base.retry
-def enroll_token_create(ctx: Context, host: str, lifetime: int = 3600) -> tuple[str, int]:
-    """Make a one-time token for `host`; return it and when it expires (ms)."""
+def enroll_token_create(
+    ctx: Context, host: str, lifetime: int = 3600, review: bool = False
+) -> tuple[str, int]:
+    """Make a one-time token for `host`; return it and when it expires (ms).
+
+    With `review` the engine that spends it stays `pending` until it is approved.
+    """
     token = secrets.token_urlsafe(32)
     with base.writer(ctx) as session:
         exp = base.clock(session) + lifetime * 1000
-        session.add(models.EnrollToken(hash=_hash(token), host=host, exp=exp))
+        session.add(models.EnrollToken(hash=_hash(token), host=host, exp=exp, review=review))
     return token, exp
 
 
@@ -49,6 +54,8 @@ def agent_enroll(ctx: Context, token: str, host: str, pubkey: str) -> Row:
                 raise exception.Untrusted(reason=f'this key belongs to host {known.host}')
             return known.as_dict()
         now = base.clock(session)
+        offer = session.get(models.EnrollToken, _hash(token))
+        review = offer is not None and offer.review
         spent = session.execute(
             sa.delete(models.EnrollToken).where(
                 models.EnrollToken.hash == _hash(token),
@@ -64,7 +71,12 @@ def agent_enroll(ctx: Context, token: str, host: str, pubkey: str) -> Row:
             .values(state='revoked')
         )
         row = models.Agent(
-            id=ident, host=host, pubkey=pubkey, state='active', created_at=now, seen_at=now
+            id=ident,
+            host=host,
+            pubkey=pubkey,
+            state='pending' if review else 'active',
+            created_at=now,
+            seen_at=now,
         )
         session.add(row)
         session.flush()

@@ -155,6 +155,7 @@ class EnrollToken(Base):
     hash: orm.Mapped[str] = col(sa.String(64), primary_key=True)
     host: orm.Mapped[str] = col(Name)
     exp: orm.Mapped[int] = col(Long)
+    review: orm.Mapped[bool] = col(sa.Boolean, default=False)  # wait for an approval
 
 
 class Upgrade(Base):

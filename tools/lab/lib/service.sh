@@ -17,7 +17,7 @@ plain_python() { # the machine's own Python, also when the tests run us from the
 }
 build_service() { # the checkout as a wheel, and a virtual environment of it for all hosts
     local wheels=$LAB_DIR/wheels/upgrade-service venv=/opt/pool/upgrade-service
-    rm -rf "$wheels"
+    rm -rf "$wheels" "$CHECKOUT/build"      # an old build folder would bring deleted modules back
     PBR_VERSION=0.1.0 plain_python -m pip wheel -q --no-deps -w "$wheels" "$CHECKOUT" >>"$LAB_DIR/base.log" 2>&1 || return 1
     [ -e "$LAB_DIR/pool/upgrade-service/bin/python3" ] || in_base python3 -m venv --without-pip "$venv" || return 1
     # shellcheck disable=SC2086

@@ -40,7 +40,9 @@ def enroll(ask: Ask) -> Answer:
             '`upgrade-service-manage keys create`, and have it where the API runs'
         )
     host = ask.body['host']
-    token, expires_at = db_api.enroll_token_create(ask.ctx, host, ask.conf.trust.enroll_lifetime)
+    token, expires_at = db_api.enroll_token_create(
+        ask.ctx, host, ask.conf.trust.enroll_lifetime, bool(ask.body.get('review'))
+    )
     bundle = {'token': token, 'host': host, 'keys': trusted, 'expires_at': expires_at}
     return Answer(types.Enrolment(host=host, expires_at=expires_at, bundle=bundle))
 

@@ -75,13 +75,21 @@ class EnrollAgent(base.Show):
             metavar='<file>',
             help='Write the bundle into this new file (mode 0600) instead of showing it',
         )
+        parser.add_argument(
+            '--review',
+            action='store_true',
+            help='The engine waits for `openstack upgrade agent approve` after it has enrolled',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         """Ask for a token; write or show the bundle."""
         target = _reserve(parsed_args.bundle_file) if parsed_args.bundle_file else None
         try:
-            made = self.api.ask('/agents', {'host': parsed_args.host})
+            wanted: dict[str, Any] = {'host': parsed_args.host}
+            if parsed_args.review:
+                wanted['review'] = True
+            made = self.api.ask('/agents', wanted)
         except BaseException:
             if target is not None:
                 os.close(target)

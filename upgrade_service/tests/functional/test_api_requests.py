@@ -183,11 +183,11 @@ class BoundsTest(RequestTest):
             self.refusal(self.post(raw), 400, 'upgrade.bad_request')
 
     def test_hostile_bodies(self) -> None:
-        for raw in (b'\xff\xfe', b'NaN', b'{"name": NaN}', b'"x"', b'1', b'null{', b'{"name":null}',
-                    b'{"name": 7}', b'{"name": ""}', b'{"name": "a\\u0000b"}',
+        for raw in (b'\xff\xfe', b'NaN', b'{"name": NaN}', b'"x"', b'1', b'null{',
+                    b'{"name":null}', b'{"name": 7}', b'{"name": ""}', b'{"name": "a\\u0000b"}',
                     b'{"name": {}}', b'{"name": "%s"}' % (b'a' * 256)):  # fmt: skip
             response = self.post(raw)
-            self.assertEqual(400, response.status_int, raw)
+            self.assertEqual(400, response.status_int, str(raw))
             self.assertEqual({'errors'}, set(response.json))
 
     def test_hostile_addresses(self) -> None:
@@ -223,7 +223,8 @@ class BrokenTest(RequestTest):
         def fail(*args: Any, **kw: Any) -> None:
             raise error
 
-        self.useFixture(base_fixtures.MonkeyPatch(f'{clusters.__name__}.db_api.cluster_list', fail))
+        target = f'{clusters.__name__}.db_api.cluster_list'
+        self.useFixture(base_fixtures.MonkeyPatch(target, fail))
         return self.api.request('GET', '/v1/clusters')
 
     def test_a_bug_tells_clients_nothing(self) -> None:
@@ -241,7 +242,8 @@ class BrokenTest(RequestTest):
         self.assertIn('Keystone', self.refusal(response, 503, 'upgrade.unavailable'))
 
     def test_a_database_that_is_away(self) -> None:
-        for error in (exception.Busy(retry_after=5), db_exc.DBConnectionError(), db_exc.DBDeadlock()):
+        away = (exception.Busy(retry_after=5), db_exc.DBConnectionError(), db_exc.DBDeadlock())
+        for error in away:
             response = self.failing(error)
             self.refusal(response, 503, 'upgrade.unavailable')
             self.assertEqual('5', response.headers['Retry-After'])
@@ -262,7 +264,8 @@ class KeystoneTest(base.TestCase):
         self.tokens = self.useFixture(keystone_fixture.AuthTokenFixture())
 
     def get(self, path: str, **headers: str) -> webob.Response:
-        request = webob.Request.blank(path, headers={k.replace('_', '-'): v for k, v in headers.items()})
+        named = {k.replace('_', '-'): v for k, v in headers.items()}
+        request = webob.Request.blank(path, headers=named)
         return request.get_response(self.api.app)
 
     def token(self, *roles: str) -> str:
@@ -316,7 +319,7 @@ class OtherAuthTest(base.TestCase):
                 token = base64.b64encode(said.encode()).decode()
                 request.headers['Authorization'] = f'Basic {token}'
             response = request.get_response(api.app)
-            self.assertEqual(status, response.status_int, said)
+            self.assertEqual(status, response.status_int, str(said))
             if status == 401:
                 self.assertIn('WWW-Authenticate', response.headers)
 

@@ -223,6 +223,12 @@ class TestEnrolment(TurnsCase):
         self.assertEqual(agent, db.agent_enroll(self.ctx, token, 'cmp1', 'k1'))
         self.assertRaises(exception.Untrusted, db.agent_enroll, self.ctx, token, 'cmp1', 'k2')
 
+    def test_an_engine_under_review_waits_for_an_approval(self):
+        token, _ = db.enroll_token_create(self.ctx, 'cmp1', review=True)
+        agent = db.agent_enroll(self.ctx, token, 'cmp1', 'k1')
+        self.assertEqual('pending', agent['state'])
+        self.assertEqual('active', db.agent_set_state(self.ctx, 'cmp1', 'active')['state'])
+
     def test_an_expired_token_admits_nobody(self):
         token, _ = db.enroll_token_create(self.ctx, 'cmp1', lifetime=-1)
         self.assertRaises(exception.Untrusted, db.agent_enroll, self.ctx, token, 'cmp1', 'k1')

@@ -70,6 +70,7 @@ def _enroll_tokens() -> None:
         sa.Column('hash', sa.String(length=64), nullable=False),
         sa.Column('host', sa.String(length=255), nullable=False),
         sa.Column('exp', sa.BigInteger(), nullable=False),
+        sa.Column('review', sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint('hash'),
         **TABLE,
     )
