@@ -38,7 +38,10 @@ stop() {
     trap '' HUP INT TERM
     if [ -n "$PID" ]; then
         kill "$PID" 2>/dev/null
+        # Nothing of a simulated cloud is worth waiting for; a real one is given its time.
+        (sleep 5 && kill -KILL "$PID") 2>/dev/null &
         wait "$PID" 2>/dev/null
+        kill %% 2>/dev/null
     fi
     [ -z "$STATE" ] || rm -rf "$STATE"
 }
