@@ -63,6 +63,14 @@ class ReadTestCase(base.ShellTestCase):
         self.assertEqual(1, ran.status)
         self.assertIn('name either a cluster or', ran.err)
 
+    def test_problem_list_takes_a_cluster_either_way(self) -> None:
+        self.api.problems = [{'code': 'service_down', 'severity': 'warning', 'message': 'down'}]
+        for named in ('prod', '--cluster prod'):
+            ran = self.openstack(f'upgrade problem list {named} -f json')
+            self.assertEqual(['service_down'], [p['Code'] for p in ran.json()], ran.err)
+        ran = self.openstack('upgrade problem list prod --cluster prod')
+        self.assertEqual(1, ran.status)
+
     def test_plan_as_tree_json_and_table(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first --wait')
         tree = self.openstack('upgrade plan show first').out
