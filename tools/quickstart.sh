@@ -44,6 +44,7 @@ stop() {
         kill %% 2>/dev/null
     fi
     [ -z "$STATE" ] || rm -rf "$STATE"
+    echo 'quickstart: stopped, and nothing of it is left running' >&2
 }
 
 fail() {
