@@ -37,9 +37,8 @@ class Bus(fixtures.Fixture):
 
     def publish(self, topic: str, body: Any) -> None:
         """Send anything."""
-        kombu.Producer(self._channel, exchange=topic, routing_key=topic).publish(
-            body, serializer='json'
-        )
+        producer = kombu.Producer(self._channel)
+        producer.publish(body, exchange=topic, routing_key=topic, serializer='json')
 
     def cut(self, topic: str) -> None:
         """Lose every message to a topic from now on."""
