@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional'
+DEFAULT_TIERS='lint types unit functional quickstart'
 TIERS="$DEFAULT_TIERS docs"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab"
 
@@ -33,6 +33,8 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
   functional  stestr on upgrade_service/tests/functional with a real MariaDB, PostgreSQL and
               RabbitMQ, which are installed when missing (needs root), started on free loopback
               ports with data in a temporary directory, and stopped at the end
+  quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
+              then runs the new release; one test
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
@@ -229,6 +231,17 @@ tier_functional() {
         eval "$(tools/servers.sh env)"
     fi
     run_stestr ./upgrade_service/tests/functional
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+tier_quickstart() {
+    # The test environment has all that the quickstart would install. A client that starts a
+    # dozen times needs its modules compiled.
+    gate quickstart env -u PYTHONDONTWRITEBYTECODE UPGRADE_QUICKSTART_VENV="$VENV" \
+        UPGRADE_QUICKSTART_NO_INSTALL=1 UPGRADE_QUICKSTART_PORT="$(free_port)" tools/quickstart.sh
 }
 
 sphinx() {

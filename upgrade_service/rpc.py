@@ -9,6 +9,7 @@ from collections.abc import Callable
 import threading
 from typing import Any, TypeVar
 
+from kombu import exceptions as kombu_exc
 from oslo_config import cfg
 import oslo_messaging as messaging
 from oslo_messaging.rpc import dispatcher
@@ -17,6 +18,9 @@ from upgrade_service import exception
 
 CONDUCTOR_TOPIC = 'upgrade-conductor'
 CONDUCTOR_EXCHANGE = 'upgrade-conductor'
+#: what a cast raises when the bus does not take it: oslo.messaging lets through what the
+#: driver's library says of a first connection that fails
+LOST = (messaging.MessagingException, kombu_exc.KombuError, kombu_exc.ConnectionError, OSError)
 LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1', None, ''})
 
 _lock = threading.Lock()

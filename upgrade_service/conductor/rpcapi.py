@@ -2,7 +2,6 @@
 
 from oslo_config import cfg
 from oslo_log import log
-import oslo_messaging as messaging
 
 from upgrade_service import context, rpc
 
@@ -32,13 +31,13 @@ class ConductorAPI:
         """Give a report to the conductor that owns the upgrade it is about."""
         try:
             self._client.prepare(server=server).cast(ctx.to_dict(), 'report', env=env)
-        except messaging.MessagingException as e:
+        except rpc.LOST as e:
             LOG.warning('A report could not be passed on (%s); its engine will repeat it', e)
 
     def _ring(self, ctx: context.RequestContext, method: str, **kw: str) -> None:
         try:
             self._client.cast(ctx.to_dict(), method, **kw)
-        except messaging.MessagingException as e:
+        except rpc.LOST as e:
             # conductors look at the rows by themselves every few seconds
             LOG.warning(
                 'The message bus does not answer (%s); a conductor will find the change by itself',

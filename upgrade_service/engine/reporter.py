@@ -8,7 +8,6 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
-import oslo_messaging as messaging
 
 from upgrade_service import rpc
 from upgrade_service.engine import enroll, facts, journal
@@ -36,7 +35,7 @@ class Conductors:
         """Send; False if the bus does not take it."""
         try:
             self._client.cast({}, method, **what)
-        except messaging.MessagingException as e:
+        except rpc.LOST as e:
             LOG.warning('%s could not be sent (%s)', method, e)
             return False
         return True

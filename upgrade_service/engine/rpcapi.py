@@ -2,7 +2,6 @@
 
 from oslo_config import cfg
 from oslo_log import log
-import oslo_messaging as messaging
 
 from upgrade_service import rpc, trust
 
@@ -46,5 +45,5 @@ class EngineAPI:
         topic = rpc.engine_topic(agent)
         try:
             self._client.prepare(exchange=topic, topic=topic).cast({}, method, env=env)
-        except messaging.MessagingException as e:
+        except rpc.LOST as e:
             LOG.warning('%s to engine %s could not be sent (%s); it is repeated', method, agent, e)

@@ -26,7 +26,21 @@ LOG = log.getLogger(__name__)
 TRIES = 2  #: moves of one server before a person is asked
 UNANSWERED = 20.0  #: seconds after which a call that left no trace was not made
 LAST_MOVES = 30.0  #: seconds given to moves under way when the owner stops
+#: statuses that pass by themselves
+PASSING = frozenset({'BUILD', 'REBOOT', 'HARD_REBOOT', 'RESIZE', 'REBUILD', 'PASSWORD'})
 Row = dict[str, Any]
+
+
+def stays(task: tasks.CloudTask, server: Tenant) -> bool:
+    """Tell whether a server remains on its host: the plan says so, or it was stopped since.
+
+    Under `drain.on_immovable: skip` what cannot be live-migrated is no reason to wait.
+    """
+    if server.moving:
+        return False
+    rests = server.status not in migrations.MOVABLE | PASSING and not server.task
+    skips = task.policy['drain']['on_immovable'] == 'skip'
+    return server.id in task.params.get('leave', ()) or (rests and skips)
 
 
 @dataclasses.dataclass
@@ -53,6 +67,7 @@ class Drain:
         self.watches: dict[str, Watch] = {}
         self.provider: str | None = task.progress.get('provider')
         self.empty_at: float | None = None
+        self.left: set[str] = set()  #: servers that stay
         self.targets = collections.deque(task.params.get('targets', ()))
         self.saved = ''
 
@@ -78,7 +93,8 @@ class Drain:
             self.provider = self.task.read(
                 'resource provider', lambda cloud: migrations.provider(cloud, name)
             )
-        return {t.id: t for t in listed}
+        self.left = {t.id for t in listed if stays(self.task, t)}
+        return {t.id: t for t in listed if t.id not in self.left}
 
     def _over(self, servers: dict[str, Tenant]) -> bool:
         """Tell whether all is done: seen empty twice, or nothing more can be moved."""
@@ -148,10 +164,7 @@ class Drain:
     def _await_movable(self, server: Tenant) -> None:
         """Wait while a server is busy; one that rests in such a state cannot be moved."""
         patience = (
-            self.drain['no_progress_seconds']
-            if server.task
-            or server.status in ('BUILD', 'REBOOT', 'HARD_REBOOT', 'RESIZE', 'REBUILD', 'PASSWORD')
-            else 0
+            self.drain['no_progress_seconds'] if server.task or server.status in PASSING else 0
         )
         if self._idle(server.id, (server.status, server.task)) >= patience:
             self._fail(
@@ -397,7 +410,11 @@ class Drain:
 
     def _outcome(self) -> base.Outcome:
         moved = collections.Counter(m['to'] for m in self.moves.values() if m['state'] == 'moved')
-        data = {'moved': sum(moved.values()), 'moved_to': dict(moved)}
+        data = {
+            'moved': sum(moved.values()),
+            'moved_to': dict(moved),
+            'left': sorted(self.left),
+        }
         bad = {i: m for i, m in self.moves.items() if m['state'] == 'failed'}
         if not bad:
             return tasks.done(**data)
@@ -423,14 +440,17 @@ def _inherited(move: Row) -> Row:
 
 
 def drain_host(task: tasks.CloudTask) -> base.Outcome:
-    """Move the servers of a host away and prove that it is empty."""
+    """Move the servers of a host away and prove that it is empty but for those that stay."""
     if task.policy['drain']['instances'] == 'none':
         return tasks.done(moved=0, moved_to={})
     return Drain(task).run()
 
 
 def recheck(task: tasks.CloudTask) -> str | None:
-    """Look, right before the host is touched: disabled and empty? Else say what is wrong."""
+    """Look, right before the host is touched: disabled and empty? Else say what is wrong.
+
+    Empty but for the servers that stay.
+    """
     record = task.read(
         f'nova-compute of {task.host}',
         lambda cloud: services.compute_service(cloud, task.host, 'nova-compute'),
@@ -441,9 +461,9 @@ def recheck(task: tasks.CloudTask) -> str | None:
         return f'nova-compute on {task.host} is enabled again'
     if task.policy['drain']['instances'] == 'none':
         return None
-    servers = task.read(
+    listed = task.read(
         f'servers of {task.host}', lambda cloud: migrations.on_host(cloud, task.host)
     )
-    if servers:
+    if servers := [t for t in listed if not stays(task, t)]:
         return f'{task.host} holds servers again: ' + ', '.join(t.id for t in servers[:5])
     return None

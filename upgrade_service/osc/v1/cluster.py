@@ -35,8 +35,10 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 class CreateCluster(base.Show):
     """Put a cloud under care.
 
-    Example: openstack upgrade cluster create prod --cloud prod
-    Then:    openstack upgrade cluster discover prod --wait
+    Example::
+
+      openstack upgrade cluster create prod --cloud prod
+      openstack upgrade cluster discover prod --wait
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -283,8 +285,10 @@ class ListPath(base.List):
 class ListProblem(base.List):
     """List the problems that discovery found, or those of an upgrade's plan.
 
-    Example: openstack upgrade problem list prod
-             openstack upgrade problem list --upgrade first
+    Examples::
+
+      openstack upgrade problem list --cluster prod
+      openstack upgrade problem list --upgrade first
     """
 
     fields = ('severity', 'code', 'host', 'service', 'message', 'hint')
@@ -298,6 +302,12 @@ class ListProblem(base.List):
             'cluster', metavar='<cluster>', nargs='?', help='Name or ID of the cluster'
         )
         parser.add_argument(
+            '--cluster',
+            metavar='<cluster>',
+            dest='cluster_option',
+            help='The same, as with the other lists',
+        )
+        parser.add_argument(
             '--upgrade',
             metavar='<upgrade>',
             help="Name or ID of an upgrade, for its plan's problems",
@@ -306,6 +316,8 @@ class ListProblem(base.List):
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the problems, the blocking ones first."""
-        if bool(args.cluster) == bool(args.upgrade):
+        named = [n for n in (args.cluster, args.cluster_option, args.upgrade) if n]
+        if len(named) != 1:
             raise exceptions.CommandError('name either a cluster or, with --upgrade, an upgrade')
-        return self.api.problems(cluster=args.cluster, upgrade=args.upgrade)
+        cluster = args.cluster or args.cluster_option
+        return self.api.problems(cluster=cluster, upgrade=args.upgrade)

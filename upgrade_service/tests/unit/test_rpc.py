@@ -1,9 +1,14 @@
 """The bus: what may be used, and what an endpoint lets be called."""
 
+import socket
+
 from oslo_config import cfg
 
 from upgrade_service import conf as options
-from upgrade_service import exception, rpc
+from upgrade_service import context, exception, rpc
+from upgrade_service.conductor import rpcapi as conductor_rpcapi
+from upgrade_service.engine import reporter
+from upgrade_service.engine import rpcapi as engine_rpcapi
 from upgrade_service.tests import base
 
 
@@ -34,3 +39,31 @@ class TestTransport(base.TestCase):
             rpc.reset()
             rpc.use(url)
             self.assertIsNotNone(rpc.get_transport(self.conf))
+
+
+class TestDeadBus(base.TestCase):
+    """Nobody listens at the bus's address: what is said is lost, and nothing else happens."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(rpc.use, None)
+        self.addCleanup(rpc.reset)
+        options.register_opts(cfg.CONF)
+        cfg.CONF([], default_config_files=[])
+        with socket.socket() as closed:
+            closed.bind(('127.0.0.1', 0))
+            port = closed.getsockname()[1]
+        rpc.reset()
+        rpc.use(f'rabbit://u:p@127.0.0.1:{port}/')
+
+    def test_a_ring_is_lost(self):
+        conductor_rpcapi.ConductorAPI(cfg.CONF).advance(context.system(), 'u')
+
+    def test_a_report_is_not_passed_on(self):
+        conductor_rpcapi.ConductorAPI(cfg.CONF).pass_on(context.system(), 'peer', {})
+
+    def test_an_order_is_lost(self):
+        engine_rpcapi.EngineAPI(cfg.CONF).order('a', {'payload': '', 'kid': '', 'sig': ''})
+
+    def test_an_engine_is_told_that_it_was_not_heard(self):
+        self.assertFalse(reporter.Conductors(cfg.CONF).cast('heartbeat', agent='a'))

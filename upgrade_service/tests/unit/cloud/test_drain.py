@@ -115,6 +115,30 @@ class DrainTest(base.CloudTestCase):
         self.assertEqual('failed', outcome.result)
         self.assertIn('it is SHUTOFF', outcome.error)
 
+    def test_servers_that_the_plan_leaves_stay(self) -> None:
+        for server in self.servers[:2]:
+            self.cloud.servers[server].status = 'SHUTOFF'
+        left = sorted(self.servers[:2])
+        moves = {s: 'cmp3' for s in self.servers[2:]}
+        outcome = self.run_step('drain_host', 'cmp1', moves=moves, leave=left)
+        self.assertEqual('succeeded', outcome.result, outcome.error)
+        self.assertEqual(
+            (left, {'cmp3': len(moves)}), (outcome.data['left'], outcome.data['moved_to'])
+        )
+        self.assertEqual(left, sorted(self.on('cmp1')))
+        self.assertEqual(len(moves), self.migrations())
+        self.assertEqual('', self.recheck(leave=left))
+        self.assertIn(left[0], self.recheck())
+
+    def test_server_stopped_since_the_plan_stays_if_policy_skips(self) -> None:
+        self.cloud.servers[self.servers[0]].status = 'SHUTOFF'
+        skip = {'on_immovable': 'skip'}
+        outcome = self.run_step('drain_host', 'cmp1', moves=self.moves(), drain=skip)
+        self.assertEqual('succeeded', outcome.result, outcome.error)
+        self.assertEqual(self.servers[:1], outcome.data['left'])
+        self.assertEqual(self.servers[:1], self.on('cmp1'))
+        self.assertEqual('', self.recheck(drain=skip))
+
     def test_api_away_during_the_drain(self) -> None:
         def go_away() -> None:
             self.cloud.inject('api_down', seconds=60, project='nova')
@@ -160,5 +184,5 @@ class DrainTest(base.CloudTestCase):
         self.run_step('enable_host', 'cmp1')
         self.assertIn('enabled again', self.recheck())
 
-    def recheck(self) -> str:
-        return cloud_steps.recheck(self.task('upgrade_service', 'cmp1')) or ''
+    def recheck(self, **params: Any) -> str:
+        return cloud_steps.recheck(self.task('drain_host', 'cmp1', **params)) or ''
