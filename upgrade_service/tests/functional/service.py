@@ -117,7 +117,7 @@ class Service(fixtures.Fixture):
     def __init__(self, url: str, apart: tuple[str, ...] = (), **spec: Any) -> None:
         super().__init__()
         self._url, self._apart = url, apart
-        self._spec = {'controllers': 1, 'computes': 4, 'servers': 12, 'azs': 2, **spec}
+        self._spec = {'controllers': 1, 'computes': 2, 'servers': 2, 'azs': 1, **spec}
         self._spec.update(routers=0, groups=0, volumes=2)
 
     def _setUp(self) -> None:
@@ -188,7 +188,9 @@ class Service(fixtures.Fixture):
         place = pathlib.Path(self.folder)
         computes = [f'cmp{n + 1}' for n in range(self._spec['computes'])]
         self.hosts = ['ctl1', *computes]
-        bundles = {h: self.request('POST', '/v1/agents', {'host': h})['bundle'] for h in self.hosts}
+        bundles = {
+            h: self.request('POST', '/v1/agents', {'host': h})['bundle'] for h in self.hosts
+        }
         here = {h: b for h, b in bundles.items() if h not in self._apart}
         temporary = place / 'bundles.new'
         temporary.write_text(json.dumps(here))
@@ -256,6 +258,10 @@ class Service(fixtures.Fixture):
         """Have something fail in the simulated cloud."""
         call(f'{self.cloud_url}/control/faults', 'POST', {'kind': kind, **match})
 
+    def mend(self) -> None:
+        """End all faults."""
+        call(f'{self.cloud_url}/control/faults', 'DELETE')
+
     def computes(self) -> list[Row]:
         """Return nova's records of the nova-compute services."""
         scope = {'project': {'name': 'admin', 'domain': {'name': 'Default'}}}
@@ -276,8 +282,9 @@ class Service(fixtures.Fixture):
     def upgrade(self, start: bool = True, policy: Row | None = None, **more: Any) -> 'Upgrade':
         """Have an upgrade of the cloud planned, and started."""
         rules = {'drain': {'settle_seconds': 0}, **(policy or {})}
-        body = {'cluster': 'simulated', 'to_release': '2026.2', 'policy': rules, **more}
-        made = Upgrade(self, self.request('POST', '/v1/upgrades', body)['id'])
+        body = {'cluster': 'simulated', 'to_release': '2026.2', 'strategy': 'simulated', **more}
+        asked = self.request('POST', '/v1/upgrades', {**body, 'policy': rules})
+        made = Upgrade(self, asked['id'])
         row = made.wait('draft', 'cancelled')
         if row['state'] != 'draft':
             raise AssertionError(f'no plan: {row["message"]}\n{self.logs()}')
