@@ -23,7 +23,8 @@ loopback only) with a simulated cloud, discovers that cloud, shows the plan of a
 
   --keep  leave the service and the cloud running at the end, and say how to talk to them
 
-Environment: UPGRADE_QUICKSTART_VENV, UPGRADE_QUICKSTART_PORT (default 9899).
+Environment: UPGRADE_QUICKSTART_VENV (made when missing), UPGRADE_QUICKSTART_PORT (default 9899),
+UPGRADE_QUICKSTART_NO_INSTALL=1 (the environment has all that is needed).
 EOF
 }
 
@@ -32,12 +33,18 @@ say() {
 }
 
 stop() {
-    trap - EXIT INT TERM
+    # A second Ctrl-C must not keep it from tidying up.
+    trap - EXIT
+    trap '' HUP INT TERM
     if [ -n "$PID" ]; then
         kill "$PID" 2>/dev/null
+        # Nothing of a simulated cloud is worth waiting for; a real one is given its time.
+        (sleep 5 && kill -KILL "$PID") 2>/dev/null &
         wait "$PID" 2>/dev/null
+        kill %% 2>/dev/null
     fi
     [ -z "$STATE" ] || rm -rf "$STATE"
+    echo 'quickstart: stopped, and nothing of it is left running' >&2
 }
 
 fail() {
@@ -108,25 +115,38 @@ EOF
 }
 
 client() {
-    printf '\n$ openstack %s\n' "$*"
+    # On stderr, so that what a command prints may be kept for later.
+    printf '\n$ openstack %s\n' "$*" >&2
     "$VENV/bin/openstack" "$@"
 }
 
 walk() {
     say 'the cloud, as discovered'
-    client upgrade cluster create prod --cloud simulated || fail 'no cluster'
-    client upgrade cluster discover prod --wait || fail 'discovery failed'
+    client upgrade cluster create prod --cloud simulated -c name -c cloud || fail 'no cluster'
+    client upgrade cluster discover prod --wait -c discovered_at || fail 'discovery failed'
     client upgrade cluster summary prod || fail 'no summary'
     say 'the plan'
     client upgrade create prod --to 2026.2 --name first --strategy simulated \
-        --policy tools/quickstart-policy.yaml --approve-ponr --wait || fail 'no plan'
+        --policy tools/quickstart-policy.yaml --approve-ponr --wait \
+        -c name -c state || fail 'no plan'
     client upgrade plan show first || fail 'no plan'
+    client upgrade problem list --upgrade first || fail 'no list of problems'
     say 'the upgrade'
-    client upgrade start first --wait || fail 'the upgrade did not succeed'
+    client upgrade start first --wait >"$STATE/report" || fail 'the upgrade did not succeed'
     say 'the report'
-    client upgrade show first
-    client upgrade cluster discover prod --wait
-    client upgrade cluster summary prod || fail 'no summary'
+    cat "$STATE/report"
+    report
+}
+
+report() {
+    # What the upgrade left behind, asked of the cloud and not of the upgrade.
+    client upgrade step list first --kind drain_host --long \
+        -c Host -c State -c Seconds -c Progress || fail 'no list of steps'
+    client upgrade cluster discover prod --wait -c discovered_at || fail 'discovery failed'
+    client upgrade cluster summary prod | tee "$STATE/summary" || fail 'no summary'
+    # Each line of the table names a project, its release and how many services are down.
+    awk -F '|' '$3 ~ /[0-9]/ { n++; if ($3 + 0 != 2026.2 || $6 + 0 != 0) bad = 1 }
+        END { exit n < 6 || bad }' "$STATE/summary" || fail 'not every project runs 2026.2'
 }
 
 case ${1:-} in
@@ -143,6 +163,7 @@ case ${1:-} in
 esac
 
 trap stop EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 [ "${UPGRADE_QUICKSTART_NO_INSTALL:-0}" = 1 ] || install

@@ -11,9 +11,9 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional'
+DEFAULT_TIERS='lint types unit functional quickstart'
 TIERS="$DEFAULT_TIERS docs"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-baseline"
 
 PASSED=0
 FAILED=0
@@ -33,10 +33,14 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
   functional  stestr on upgrade_service/tests/functional with a real MariaDB, PostgreSQL and
               RabbitMQ, which are installed when missing (needs root), started on free loopback
               ports with data in a temporary directory, and stopped at the end
+  quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
+              then runs the new release; one test
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
   lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+  lab-baseline  the same upgrade by hand and by the service, two pairs, with medians; half an hour;
+              append what it says to tools/ledger.txt
 EOF
     cat <<EOF
 
@@ -231,6 +235,17 @@ tier_functional() {
     run_stestr ./upgrade_service/tests/functional
 }
 
+free_port() {
+    python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+tier_quickstart() {
+    # The test environment has all that the quickstart would install. A client that starts a
+    # dozen times needs its modules compiled.
+    gate quickstart env -u PYTHONDONTWRITEBYTECODE UPGRADE_QUICKSTART_VENV="$VENV" \
+        UPGRADE_QUICKSTART_NO_INSTALL=1 UPGRADE_QUICKSTART_PORT="$(free_port)" tools/quickstart.sh
+}
+
 sphinx() {
     rm -rf "$2"
     sphinx-build -W --keep-going -q -b html "$1" "$2"
@@ -244,6 +259,11 @@ tier_docs() {
 
 tier_lab() {
     tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-baseline() {
+    tools/lab/baseline 2 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 

@@ -1,6 +1,6 @@
 """The message bus: transports, topics and what an endpoint exposes.
 
-Messages are doorbells; rows are the truth (see ``reliability.md`` M1). Only casts are
+Messages are doorbells; rows are the truth. Only casts are
 used: nothing ever waits for a reply. The global ``cfg.CONF`` is used because
 oslo.messaging registers its tracing options on that one only.
 """

@@ -1,6 +1,17 @@
 """Sphinx configuration of the documentation."""
 
-extensions = ['openstackdocstheme', 'oslo_config.sphinxext']
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / '_ext'))
+
+extensions = [
+    'openstackdocstheme',
+    'cliff.sphinxext',
+    'oslo_config.sphinxext',
+    'oslo_policy.sphinxext',
+    'upgrade_tables',
+]
 
 project = 'Upgrade Service'
 copyright = 'OpenStack contributors'
@@ -16,3 +27,5 @@ openstackdocs_bug_tag = ''
 html_theme = 'openstackdocs'
 pygments_style = 'native'
 exclude_patterns = ['_generated']
+# `openstack upgrade …`: what the client's own options are is said in its documentation
+autoprogram_cliff_application = 'openstack'

@@ -30,6 +30,15 @@ class Words(FormattableColumn[Any]):
         return ', '.join(str(w) for w in self._value or ())
 
 
+class Steps(FormattableColumn[Any]):
+    """Ids of steps: people are told how many; `plan show` marks them."""
+
+    def human_readable(self) -> str:
+        """Count them."""
+        count = len(self._value)
+        return f'{count} step' if count == 1 else f'{count} steps'
+
+
 class Pairs(FormattableColumn[Any]):
     """A small mapping; inner mappings are flattened away from the reader's eyes."""
 
@@ -38,6 +47,17 @@ class Pairs(FormattableColumn[Any]):
         return ', '.join(
             f'{k} {_inner(v)}' for k, v in (self._value or {}).items() if v is not None
         )
+
+
+class Progress(Pairs):
+    """How far an upgrade or a step is; what else a step keeps there is for its owner."""
+
+    told = ('total', 'done', 'running', 'failed', 'text')
+
+    def human_readable(self) -> str:
+        """Write the counts and the text."""
+        pairs = ((k, self._value.get(k)) for k in self.told)
+        return ', '.join(f'{k} {v}' for k, v in pairs if v not in (None, ''))
 
 
 class Seconds(FormattableColumn[Any]):
@@ -98,10 +118,12 @@ FORMATS: dict[str, type[FormattableColumn[Any]]] = {
         Time,
     ),
     **dict.fromkeys(
-        ('roles', 'inventories', 'parents', 'reasons', 'points_of_no_return', 'release'), Words
+        ('roles', 'inventories', 'parents', 'reasons', 'approvals', 'accepted', 'release'), Words
     ),
+    'points_of_no_return': Steps,
+    'progress': Progress,
     **dict.fromkeys(
-        ('properties', 'progress', 'hosts', 'selection', 'projects', 'detail', 'params', 'policy'),
+        ('properties', 'hosts', 'selection', 'projects', 'detail', 'params', 'policy'),
         Pairs,
     ),
     **dict.fromkeys(('eta_seconds', 'seconds', 'estimate'), Seconds),
@@ -110,7 +132,9 @@ FORMATS: dict[str, type[FormattableColumn[Any]]] = {
 _TAKES: dict[type[FormattableColumn[Any]], tuple[type, ...]] = {
     Time: (int, str),
     Words: (list, tuple),
+    Steps: (list, tuple),
     Pairs: (dict,),
+    Progress: (dict,),
     Seconds: (int, float),
 }
 
@@ -121,6 +145,12 @@ def cell(field: str, value: Any) -> Any:
     if form is None or not isinstance(value, _TAKES[form]):
         return Words(value) if isinstance(value, list) else value
     return form(value)
+
+
+def _says_nothing(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return not any(value) if isinstance(value, list) else value in (None, '')
 
 
 def title(field: str) -> str:
@@ -138,7 +168,12 @@ def table(rows: Sequence[Row], fields: Sequence[str]) -> tuple[tuple[str, ...], 
     )
 
 
-def card(row: Row, fields: Sequence[str]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Return names and cells of one resource; fields the API did not send are left out."""
-    known = tuple(f for f in fields if f in row)
+def card(
+    row: Row, fields: Sequence[str], spare: bool = False
+) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Return names and cells of one resource; fields the API did not send are left out.
+
+    `spare`: leave out those that say nothing, too.
+    """
+    known = tuple(f for f in fields if f in row and not (spare and _says_nothing(row[f])))
     return known, tuple(cell(f, row[f]) for f in known)

@@ -17,6 +17,8 @@ from upgrade_service.engine import manager
 from upgrade_service.simulator import simulator, spec
 
 CLOUD = 'simulated'
+#: quicker than the real thing, and still slow enough to be watched
+TIMING = spec.Timing(migration=(1.0, 2.0), restart=0.5)
 
 
 class Site:
@@ -26,7 +28,7 @@ class Site:
         self, conf: cfg.ConfigOpts, what: spec.Spec | None = None, speed: float = 1.0
     ) -> None:
         self._conf = conf
-        self.simulator = simulator.Simulator(what, speed=speed)
+        self.simulator = simulator.Simulator(what or spec.default_spec(timing=TIMING), speed=speed)
         self.engines: dict[str, manager.AgentManager] = {}
 
     def start(self) -> None:

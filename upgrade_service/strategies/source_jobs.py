@@ -175,25 +175,29 @@ def _prove(
 ) -> list[Op]:
     """Import the new code that this host needs and have its commands answer.
 
-    The imports leave bytecode behind, and the rest of the project's own is compiled after
-    them, so that the first start of the new version is not the slow one.
+    The imports leave bytecode behind; an API loads much more by name, so on control hosts
+    the rest of the project's own is compiled as well: its first start is not the slow one.
     """
     python, env = f'{target}/bin/python', _environment(layout, project.name, target)
     extra = [m for plane in sorted(planes) for m in project.prove.get(plane, ())]
     head = (python, '-c', _IMPORT, project.distribution, version or '')
     modules = (*project.prove.get('imports', ()), *extra)
-    tree = f'{target}/lib'
-    return [
-        _nice('import the new code', *head, *modules, env=env, timeout=300),
+    proofs = [
+        ('import the new code', (*head, *modules), {}),
         *(
-            _nice(
-                f'{s} answers', f'{target}/bin/{s}', '--help', env=env, timeout=120, group='prove'
-            )
+            (f'{s} answers', (f'{target}/bin/{s}', '--help'), {'stdout': '/dev/null'})
             for s in project.prove.get('scripts', ())
             if _needed(project, s, planes)
         ),
-        _nice('compile it', python, '-c', _COMPILE, tree, project.module, env=env, timeout=600),
     ]
+    ops = [
+        _nice(title, *argv, env=env, timeout=300, group='prove', **more)
+        for title, argv, more in proofs
+    ]
+    if 'control' in planes:
+        compile_all = (python, '-c', _COMPILE, f'{target}/lib', project.module)
+        ops.append(_nice('compile it', *compile_all, env=env, timeout=600))
+    return ops
 
 
 def _needed(project: loader.Project, script: str, planes: set[str]) -> bool:

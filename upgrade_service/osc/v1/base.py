@@ -12,7 +12,7 @@ from upgrade_service.osc import columns, progress, proxy, watch
 Row = dict[str, Any]
 Table = tuple[tuple[str, ...], Any]
 
-#: fields of one upgrade, in the order they are shown
+#: fields of one upgrade, in the order they are shown; a table shows those that say something
 UPGRADE_FIELDS = (
     'id',
     'name',
@@ -36,6 +36,17 @@ UPGRADE_FIELDS = (
     'started_at',
     'finished_at',
     'version',
+)
+#: fields that a table shows with --long; programs always get them
+UPGRADE_LONG_FIELDS = (
+    'cluster_id',
+    'policy',
+    'approvals',
+    'accepted',
+    'rollback_floor',
+    'revision',
+    'user_id',
+    'project_id',
 )
 
 
@@ -121,6 +132,25 @@ class Show(ApiMixin, command.ShowOne):
 class Follow(Show):
     """An upgrade, which may be followed to its end."""
 
+    _brief = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add --long."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--long',
+            action='store_true',
+            help='Show every field in a table, also the policy and what says nothing',
+        )
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Be brief to people only: not in other formats, nor where columns are asked for."""
+        self._brief = parsed_args.formatter == 'table' and not (
+            parsed_args.long or parsed_args.columns
+        )
+        return super().run(parsed_args)
+
     def watcher(self, ref: str) -> watch.Watcher:
         """Return what follows an upgrade and tells of it on stderr."""
         return watch.Watcher(self.api, ref, watch.view_for(sys.stderr))
@@ -137,7 +167,9 @@ class Follow(Show):
 
     def shown(self, upgrade: Row) -> Table:
         """Return an upgrade's card."""
-        return columns.card(upgrade, UPGRADE_FIELDS)
+        if self._brief:
+            return columns.card(upgrade, UPGRADE_FIELDS, spare=True)
+        return columns.card(upgrade, UPGRADE_FIELDS + UPGRADE_LONG_FIELDS)
 
 
 class Act(Follow):

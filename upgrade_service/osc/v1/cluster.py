@@ -35,8 +35,10 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 class CreateCluster(base.Show):
     """Put a cloud under care.
 
-    Example: openstack upgrade cluster create prod --cloud prod
-    Then:    openstack upgrade cluster discover prod --wait
+    Example::
+
+      openstack upgrade cluster create prod --cloud prod
+      openstack upgrade cluster discover prod --wait
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -283,8 +285,10 @@ class ListPath(base.List):
 class ListProblem(base.List):
     """List the problems that discovery found, or those of an upgrade's plan.
 
-    Example: openstack upgrade problem list --cluster prod
-             openstack upgrade problem list --upgrade first
+    Examples::
+
+      openstack upgrade problem list --cluster prod
+      openstack upgrade problem list --upgrade first
     """
 
     fields = ('severity', 'code', 'host', 'service', 'message', 'hint')

@@ -131,7 +131,16 @@ class ListStep(base.List):
     """
 
     fields = ('ord', 'stage', 'kind', 'host', 'project', 'service', 'state', 'attempt', 'seconds')
-    long_fields = ('id', 'strategy', 'parents', 'ponr', 'started_at', 'finished_at', 'error')
+    long_fields = (
+        'id',
+        'strategy',
+        'parents',
+        'ponr',
+        'started_at',
+        'finished_at',
+        'progress',
+        'error',
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add upgrade and filters."""

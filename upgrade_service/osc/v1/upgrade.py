@@ -50,12 +50,18 @@ def load_policy(path: str) -> Row:
 class CreateUpgrade(base.Act):
     """Plan an upgrade and, with --start, carry it out.
 
-    Look first:  openstack upgrade create prod --to 2026.2 --name first --wait
-                 openstack upgrade plan show first
-                 openstack upgrade start first --wait
-    In one go:   openstack upgrade create prod --to 2026.2 --start --wait --approve-ponr
+    To look first::
 
-    A policy file holds what differs from the defaults, for example:
+      openstack upgrade create prod --to 2026.2 --name first --wait
+      openstack upgrade plan show first
+      openstack upgrade start first --wait
+
+    In one go::
+
+      openstack upgrade create prod --to 2026.2 --start --wait --approve-ponr
+
+    A policy file holds what differs from the defaults, for example::
+
       max_unavailable: 2
       canary: {hosts: 1, soak_seconds: 600}
       gates: [data_plane, finish]

@@ -81,6 +81,21 @@ class ReadTestCase(base.ShellTestCase):
         rows = self.openstack('upgrade plan show first -f value -c Kind').out.split()
         self.assertEqual(['drain_host', 'upgrade_service'], rows)
 
+    def test_upgrade_is_brief_to_people_only(self) -> None:
+        self.openstack('upgrade create prod --to 2026.2 --name first')
+        assert self.api.upgrade
+        self.api.upgrade['points_of_no_return'] = [f'step-{n}' for n in range(11)]
+        self.api.upgrade['policy'] = {'max_unavailable': 1}
+        table = self.openstack('upgrade show first').out
+        self.assertIn('11 steps', table)
+        for absent in ('step-3', 'policy', 'None', 'blocked_reason'):
+            self.assertNotIn(absent, table)
+        self.assertIn('max_unavailable 1', self.openstack('upgrade show first --long').out)
+        whole = self.openstack('upgrade show first -f json').json()
+        self.assertEqual('step-10', whole['points_of_no_return'][-1])
+        self.assertEqual({'max_unavailable': 1}, whole['policy'])
+        self.assertIsNone(whole['blocked_reason'])
+
     def test_step_log_is_raw(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first')
         self.assertEqual('output of 2\n', self.openstack('upgrade step log first 2').out)
