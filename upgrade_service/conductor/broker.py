@@ -127,6 +127,8 @@ class Broker:
             except Exception:
                 # a fault in one turn must not end the upgrade: rows are as they were
                 LOG.exception('upgrade %s: a turn failed; trying again', self.id)
+                # nor may something an engine said: it says it again if it matters
+                self._items = [i for i in self._items if not i.get('agent')]
                 self._board, pause = None, 2.0
         self.stopping.set()
         LOG.info('upgrade %s: no longer owned here (epoch %s)', self.id, self.epoch)

@@ -10,7 +10,7 @@ from oslo_log import log
 import oslo_messaging as messaging
 
 from upgrade_service import context, exception, rpc, states, trust
-from upgrade_service.conductor import rpcapi
+from upgrade_service.conductor import outcomes, rpcapi
 from upgrade_service.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -80,14 +80,23 @@ class ConductorManager:
         if said is None:
             return
         away: dict[str, list[Row]] = {}
-        for item in list(said.get('items') or ())[:MAX_ITEMS]:
-            broker = self._leases.broker(str(item.get('upgrade')))
+        for item in self._items(said):
+            broker = self._leases.broker(item['upgrade'])
             if broker is not None:
                 broker.deliver({**item, 'agent': said['agent']})
             else:
-                away.setdefault(str(item.get('upgrade')), []).append(item)
+                away.setdefault(item['upgrade'], []).append(item)
         for upgrade, items in away.items():
             self._elsewhere(upgrade, items, said['agent'], env)
+
+    def _items(self, said: Row) -> list[Row]:
+        """Return the items of a report that can be read."""
+        items = said.get('items')
+        known = items[:MAX_ITEMS] if isinstance(items, list) else []
+        good = [i for i in known if outcomes.legible(i)]
+        if len(good) < len(known):
+            LOG.warning('engine %s says things that cannot be read', said['agent'])
+        return good
 
     def _elsewhere(self, upgrade: str, items: list[Row], agent: str, env: trust.Envelope) -> None:
         """Pass a report on to the owner; where nobody needs it any more, say that it came."""
@@ -96,7 +105,7 @@ class ConductorManager:
         except exception.NotFound:
             row = {'state': 'gone', 'owner': None}
         if row['state'] not in states.OWNED:
-            ended = [(i['step'], i['attempt']) for i in items if i.get('what') == 'outcome']
+            ended = [(i['step'], i['attempt']) for i in items if i['what'] == 'outcome']
             if ended:
                 self._post.recorded(agent, ended)
         elif row['owner'] and row['owner'] != self._leases.owner:

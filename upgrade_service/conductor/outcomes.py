@@ -4,7 +4,7 @@ An outcome is a fact whoever owns the upgrade now, but it counts only for the at
 is about. Anything may arrive twice, late or in another order than it was sent.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 from typing import Any
 
@@ -45,9 +45,48 @@ def take(board: boards.Board, items: Iterable[Row], now: int) -> Taken:
         read = _READERS.get(item['what'])
         if node is None or read is None:
             _ack(taken, item)
-            continue
-        read(board, node, item, taken, now)
+        elif _may_say(node, item):
+            read(board, node, item, taken, now)
+        else:
+            LOG.warning('engine %s may not speak of step %s', item.get('agent'), node.ord)
     return taken
+
+
+def _may_say(node: boards.Node, item: Row) -> bool:
+    """Whether who says it is who does the step: its engine, or this conductor itself."""
+    wanted = node.executor if node.what.where == 'host' else None
+    return item.get('agent') == wanted
+
+
+#: what must be there, and what may be: field -> type
+_ITEM = {'upgrade': str, 'step': str, 'attempt': int, 'what': str}
+_ITEM_TOO = {'outcome': dict, 'current': dict}
+_OUTCOME = {'result': str}
+_OUTCOME_TOO = {'rc': int, 'error': str, 'output': str, 'data': dict}
+_CURRENT_TOO = {'attempt': int, 'epoch': int}
+MOST = 2**31 - 1
+
+
+def legible(item: Any) -> bool:
+    """Whether an item of a report has the form that can be read: it comes from outside."""
+    if not _formed(item, _ITEM, _ITEM_TOO) or not 0 < item['attempt'] <= MOST:
+        return False
+    if item['what'] == 'outcome' and not _formed(item.get('outcome'), _OUTCOME, _OUTCOME_TOO):
+        return False
+    return _formed(item.get('current') or {}, {}, _CURRENT_TOO)
+
+
+def _formed(value: Any, needed: Mapping[str, type], allowed: Mapping[str, type]) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(k), t) for k, t in needed.items())
+        and all(value.get(k) is None or isinstance(value[k], t) for k, t in allowed.items())
+    )
+
+
+def _text(value: Any) -> str:
+    """Return what was printed, without the one character that databases do not take."""
+    return str(value or '').replace('\0', '')
 
 
 def _ack(taken: Taken, item: Row) -> None:
@@ -117,7 +156,7 @@ def _outcome(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
         'started_at': item.get('started_at'),
         'finished_at': item.get('finished_at'),
     }
-    error = None if result == 'succeeded' else said.get('error') or 'no reason was given'
+    error = None if result == 'succeeded' else _text(said.get('error')) or 'no reason was given'
     if error:
         detail['error'] = error
     _move(
@@ -130,7 +169,7 @@ def _outcome(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
         error=error,
         detail=detail,
         final=bool(data.get('final')),
-        output=str(said.get('output') or '')[-MAX_OUTPUT:],
+        output=_text(said.get('output'))[-MAX_OUTPUT:],
     )
     if data.get('blocked_reason') in states.BLOCKED_REASONS:
         taken.blocked = (data['blocked_reason'], error or '')
@@ -179,7 +218,7 @@ def _refused(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
             )
     else:
         _ack(taken, item)
-        error = f'the engine of {node.host} refuses: {reason} {item.get("message") or ""}'
+        error = f'the engine of {node.host} refuses: {reason} {_text(item.get("message"))}'
         _move(
             board,
             node,

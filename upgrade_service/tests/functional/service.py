@@ -140,7 +140,7 @@ class Service(fixtures.Fixture):
 
     def _alone(self) -> None:
         path = os.path.join(tempfile.gettempdir(), f'upgrade-bus-{RABBIT.rpartition(":")[2]}'[:40])
-        lock = open(path.rstrip('/'), 'w')  # noqa: SIM115
+        lock = open(path.rstrip('/'), 'w')
         self.addCleanup(lock.close)
         fcntl.flock(lock, fcntl.LOCK_EX)
 

@@ -78,7 +78,10 @@ class BrokerCase(base.TestCase):
         return row
 
     def say(self, step, attempt, what='outcome', result='succeeded', **more):
-        item = {'upgrade': self.ref, 'step': step, 'attempt': attempt, 'what': what, 'agent': 'x'}
+        agent = db.step_get(self.ctx, self.ref, step)['executor']
+        item = {'upgrade': self.ref, 'step': step, 'attempt': attempt, 'what': what}
+        if agent:
+            item['agent'] = agent
         if what == 'outcome':
             item['outcome'] = {'result': result, **more}
         self.broker.deliver(item)

@@ -4,9 +4,11 @@ from upgrade_service.conductor import outcomes
 from upgrade_service.tests import base
 from upgrade_service.tests.unit.conductor import test_ready
 
+ENGINE = 'agent-a'
+
 
 def item(what, attempt=1, **more):
-    return {'upgrade': 'u', 'step': '0', 'attempt': attempt, 'what': what, 'agent': 'x', **more}
+    return {'upgrade': 'u', 'step': '0', 'attempt': attempt, 'what': what, 'agent': ENGINE, **more}
 
 
 def outcome(result='succeeded', attempt=1, **said):
@@ -23,7 +25,7 @@ class TestTake(base.TestCase):
     def test_the_same_outcome_twice_counts_once_and_is_answered_twice(self):
         _, moves = self._take(outcome(), outcome())
         self.assertEqual([('dispatched', 'succeeded', 'succeeded')], moves)
-        self.assertEqual([('x', ('0', 1))] * 2, self.acks)
+        self.assertEqual([(ENGINE, ('0', 1))] * 2, self.acks)
 
     def test_accepted_and_outcome_of_one_turn_become_one_move(self):
         _, moves = self._take(item('accepted'), outcome('failed', error='no disk'))
@@ -38,7 +40,7 @@ class TestTake(base.TestCase):
         taken, moves = self._take(outcome(attempt=1), attempt=2)
         self.assertEqual([], moves)
         self.assertEqual(1, len(taken.late))
-        self.assertEqual([('x', ('0', 1))], self.acks)
+        self.assertEqual([(ENGINE, ('0', 1))], self.acks)
 
     def test_a_newer_attempt_than_the_database_knows_blocks(self):
         taken, moves = self._take(outcome(attempt=3), attempt=2)
@@ -75,8 +77,37 @@ class TestTake(base.TestCase):
         self.assertEqual([('running', 'unknown', 'unknown')], moves)
 
     def test_drift_blocks_the_upgrade(self):
-        taken, _ = self._take(
-            outcome('failed', error='a host is gone', data={'blocked_reason': 'drift'}),
-            kind='check_cloud', state='running',
-        )  # fmt: skip
+        drift = outcome('failed', error='a host is gone', data={'blocked_reason': 'drift'})
+        taken, _ = self._take({**drift, 'agent': None}, kind='check_cloud', state='running')
         self.assertEqual(('drift', 'a host is gone'), taken.blocked)
+
+    def test_an_engine_speaks_of_its_own_steps_only(self):
+        for kind, agent in (('prefetch', 'agent-b'), ('prefetch', None), ('check_cloud', ENGINE)):
+            _, moves = self._take({**outcome(), 'agent': agent}, kind=kind)
+            self.assertEqual(([], []), (moves, self.acks))
+
+    def test_a_character_that_no_database_takes_is_left_out(self):
+        taken, _ = self._take(outcome('failed', error='no\0disk', output='\0'))
+        (move,) = taken.moves.values()
+        self.assertEqual(('nodisk', ''), (move.error, move.output))
+
+
+class TestLegible(base.TestCase):
+    def test_what_engines_say_is_legible(self):
+        for said in (
+            outcome(rc=0, error='', output='', data={}),
+            outcome(rc=None, error=None),
+            item('accepted'),
+            item('refused', reason='busy', current={'attempt': 0, 'epoch': 3}),
+        ):
+            self.assertTrue(outcomes.legible(said), said)
+
+    def test_nothing_else_is(self):
+        for said in (
+            None, 7, 'x', [], {}, item('outcome'), item('outcome', outcome='x'), outcome(7),
+            item('outcome', outcome={}), outcome(error=7), outcome(data=[]), outcome(output={}),
+            item('accepted', '1'), item('accepted', 0), item('accepted', 2**31), item(7),
+            item('accepted', step=['x']), item('accepted', upgrade=None),
+            item('refused', current=7), item('refused', current={'attempt': 'x'}),
+        ):  # fmt: skip
+            self.assertFalse(outcomes.legible(said), said)
