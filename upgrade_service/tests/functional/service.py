@@ -124,7 +124,9 @@ class Service(fixtures.Fixture):
         self._alone()
         self.folder = self.useFixture(fixtures.TempDir()).path
         self._database = self.useFixture(database.Database(self._url))
-        self.ctx, self.conductors, self.engines = self._database.ctx, [], {}
+        self.ctx = self._database.ctx
+        self.conductors: list[Any] = []
+        self.engines: dict[str, Any] = {}
         self._configure()
         self.api = self.start('api', 'upgrade-service-api')
         self.cloud_process = self._start_cloud()
