@@ -298,23 +298,24 @@ def upgrade_service(task: base.Task, layout: Layout, site: base.Site) -> base.Jo
         path=link,
         target=os.path.basename(target) if beside else target,
     )
-    return _restart_job(layout, project, units, [switch], {'version': version})
+    return restart_job(layout, project, units, [switch], {'version': version})
 
 
 def restart_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
     """Restart units, so that they look anew at what the others can do."""
     project = layout.data(task.project)
     units = layout.chosen(project.name, task.params.get('units'))
-    return _restart_job(layout, project, units, [], {})
+    return restart_job(layout, project, units, [], {})
 
 
-def _restart_job(
+def restart_job(
     layout: Layout,
     project: loader.Project,
     units: list[layouts.Unit],
     before: list[Op],
     data: dict[str, Any],
 ) -> base.Job:
+    """Do something, then restart units together and wait until they serve."""
     names = [u.name for u in units]
     ctl = layout.systemctl
     timeout = int(layout.settings.get('restart_timeout', 600))

@@ -47,7 +47,7 @@ class Layout:
         self._site = site
         self.settings = site.settings
         self.projects: loader.Projects = site.projects
-        self.root = str(site.settings['root'])
+        self.root = str(site.settings.get('root', '/'))
         self.systemctl = str(site.settings.get('systemctl', '/usr/bin/systemctl'))
 
     def of(self, project: str) -> Mapping[str, Any]:
@@ -218,8 +218,8 @@ class Layout:
                 others = True
         if mine or others:
             return mine and not others
-        began = _began(unit.pid)
-        return began is not None and began >= os.lstat(self.current(project)).st_mtime - 1.0
+        since = began(unit.pid)
+        return since is not None and since >= os.lstat(self.current(project)).st_mtime - 1.0
 
     def _other_code(self, project: str, path: str) -> bool:
         parts = pathlib.PurePath(path).parts
@@ -256,7 +256,7 @@ def _mapped(pid: int) -> set[str]:
         return set()
 
 
-def _began(pid: int) -> float | None:
+def began(pid: int) -> float | None:
     """Return when a process began (seconds since the epoch), to about a second."""
     try:
         ticks = int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19])
@@ -264,3 +264,20 @@ def _began(pid: int) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return time.time() - uptime + ticks / os.sysconf('SC_CLK_TCK')
+
+
+def maps_deleted(pid: int) -> bool:
+    """Whether a process still has files of code mapped that were replaced on disk."""
+    try:
+        with open(f'/proc/{pid}/maps') as f:
+            return any(
+                line.rstrip().endswith('(deleted)') and ('.so' in line or '/python3' in line)
+                for line in f
+            )
+    except OSError:
+        return False
+
+
+def fits(name: str, globs: Iterable[str]) -> bool:
+    """Whether a name fits one of some globs."""
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
