@@ -55,6 +55,8 @@ class Host:
     agent_state: str | None = None  #: 'up', 'down' (no heartbeat), or None: no engine
     facts_age: float | None = None  #: seconds since the engine's facts were taken
     strategies: frozenset[str] = frozenset()  #: strategies its engine offers
+    #: strategy -> id of the engine of a deployment host that carries the host's steps out
+    executors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instances: int = 0
     volumes: int = 0
     routers: int = 0  #: routers and DHCP networks served by agents on it

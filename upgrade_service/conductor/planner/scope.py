@@ -99,7 +99,8 @@ class Scope:
         """Return the change whose host runs the project's database commands."""
 
         def reachable(change: Change) -> bool:
-            return self.inventory.hosts[change.host].agent_state == 'up'
+            host = self.inventory.hosts[change.host]
+            return host.agent_state == 'up' or self.request.strategy in host.executors
 
         changes = self.control(project)
         return next(filter(reachable, changes), changes[0] if changes else None)

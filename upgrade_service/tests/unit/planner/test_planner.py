@@ -219,6 +219,19 @@ class TestRequests(base.TestCase):
         self.assertTrue(all(p.acceptable and p.severity == 'blocking' for p in cold))
         verify.verify(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
 
+    def test_a_host_whose_steps_a_deployment_host_does_needs_no_engine(self):
+        facts = {'agent_state': None, 'facts_age': None, 'strategies': frozenset()}
+        hosts = clouds.load('lab')['hosts']
+        hosts['cmp1']['facts'] = dict(facts)
+        found = [{'code': 'engine_missing', 'severity': 'blocking', 'host': 'cmp1',
+                  'message': 'none'}]  # fmt: skip
+        plan = self.plan(hosts=hosts, problems=found)
+        self.assertIn('engine_missing', self.codes(plan, 'blocking'))
+        hosts['cmp1']['facts']['executors'] = {'source': 'deploy'}
+        plan = self.plan(hosts=hosts, problems=found)
+        self.assertNotIn('engine_missing', self.codes(plan, 'blocking'))
+        self.assertIn('engine_missing', self.codes(plan, 'warning'))
+
     def test_problems_outside_the_selection_are_warnings(self):
         trouble = {'code': 'service_down', 'severity': 'blocking', 'message': 'it is down'}
         found = [trouble | {'host': 'cmp1'}, trouble | {'host': 'cmp3'}]
