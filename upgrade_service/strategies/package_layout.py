@@ -171,11 +171,9 @@ class Layout(layouts.Layout):
 
     def runs_current(self, project: str, unit: layouts.Unit) -> bool:
         """Whether the process of a unit began after the packages were put in place."""
-        began = layouts.began(unit.pid) if unit.pid else None
-        if began is None or layouts.maps_deleted(unit.pid):
+        if not unit.pid or layouts.maps_deleted(unit.pid):
             return False
-        # the time of a process is known to about a second
-        return began >= self.tool.installed_at(self.packages(project)) - 1.0
+        return layouts.began_after(unit.pid, self.tool.installed_at(self.packages(project)))
 
 
 def goal(task: base.Task) -> dict[str, str]:
