@@ -1,16 +1,14 @@
 """upgrade-service-manage, as root on a controller types it; nothing else of the service is up."""
 
-import contextlib
-import io
 import os
 import pathlib
 import pwd
+import subprocess
+import sys
 import tempfile
 
-from oslo_config import cfg
 import sqlalchemy as sa
 
-from upgrade_service.cmd import manage
 from upgrade_service.db import api as db
 from upgrade_service.db import base as db_base
 from upgrade_service.db import models
@@ -40,11 +38,16 @@ class ManageCase(base.TestCase):
         self.config.write_text(CONFIG.format(url=self.db.url))
 
     def manage(self, *argv, status=0):
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            found = manage.main(['--config-file', str(self.config), *argv], cfg.ConfigOpts())
-        self.assertEqual(status, found, out.getvalue() + err.getvalue())
-        return out.getvalue() + err.getvalue()
+        program = os.path.join(os.path.dirname(sys.executable), 'upgrade-service-manage')
+        done = subprocess.run(
+            [program, '--config-file', str(self.config), *argv],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        said = done.stdout + done.stderr
+        self.assertEqual(status, done.returncode, said)
+        return said
 
 
 class TestBreakGlass(ManageCase):
