@@ -233,10 +233,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF) -> int:
     """Run one command."""
     args = parser().parse_args(argv)
-    conf = cfg.CONF
     options.parse(conf, [], args.config_file)
     try:
         result: int = args.function(conf, args)

@@ -1,14 +1,16 @@
 """upgrade-service-manage, as root on a controller types it; nothing else of the service is up."""
 
+import contextlib
+import io
 import os
 import pathlib
 import pwd
-import subprocess
-import sys
 import tempfile
 
+from oslo_config import cfg
 import sqlalchemy as sa
 
+from upgrade_service.cmd import manage
 from upgrade_service.db import api as db
 from upgrade_service.db import base as db_base
 from upgrade_service.db import models
@@ -38,16 +40,11 @@ class ManageCase(base.TestCase):
         self.config.write_text(CONFIG.format(url=self.db.url))
 
     def manage(self, *argv, status=0):
-        program = os.path.join(os.path.dirname(sys.executable), 'upgrade-service-manage')
-        done = subprocess.run(
-            [program, '--config-file', str(self.config), *argv],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        said = done.stdout + done.stderr
-        self.assertEqual(status, done.returncode, said)
-        return said
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            found = manage.main(['--config-file', str(self.config), *argv], cfg.ConfigOpts())
+        self.assertEqual(status, found, out.getvalue())
+        return out.getvalue()
 
 
 class TestBreakGlass(ManageCase):
