@@ -1,7 +1,8 @@
 """A Debian system that may be broken at will, and little packages for it.
 
-The system is this machine's own tree under an overlay: apt and dpkg are the real ones, what
-they change is forgotten. The packages are made by dpkg-deb, the repository by apt-ftparchive.
+The system is this machine's own tree under an overlay, with an empty package database: apt and
+dpkg are the real ones, what they change is forgotten. The packages are made by dpkg-deb, the
+repository by apt-ftparchive.
 """
 
 import os
@@ -49,9 +50,13 @@ class Tree:
         )
         self.repo = self.root / 'repo'
         self.repo.mkdir()
-        apt = self.root / 'etc/apt'
-        shutil.rmtree(apt / 'sources.list.d', ignore_errors=True)
-        shutil.rmtree(self.root / 'var/lib/apt/lists', ignore_errors=True)
+        for path in ('etc/apt', 'var/lib/apt', 'var/lib/dpkg'):  # a package database of its own
+            shutil.rmtree(self.root / path, ignore_errors=True)
+        for path in ('etc/apt/apt.conf.d', 'var/lib/apt/lists/partial', 'var/lib/dpkg/info',
+                     'var/lib/dpkg/updates', 'var/lib/dpkg/triggers'):  # fmt: skip
+            (self.root / path).mkdir(parents=True)
+        for path in ('status', 'available'):
+            (self.root / 'var/lib/dpkg' / path).touch()
         (self.root / 'usr/sbin/policy-rc.d').unlink(missing_ok=True)
         self.trust()
 
