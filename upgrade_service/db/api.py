@@ -15,6 +15,7 @@ from upgrade_service.db.agents import (
 from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
 from upgrade_service.db.base import configure, get_engine, now
 from upgrade_service.db.clusters import (
+    binary_hosts,
     cluster_create,
     cluster_delete,
     cluster_discover,
@@ -73,6 +74,7 @@ __all__ = [
     'agents_seen',
     'answer_get',
     'answers_sweep',
+    'binary_hosts',
     'cluster_create',
     'cluster_delete',
     'cluster_discover',
