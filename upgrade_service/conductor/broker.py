@@ -256,11 +256,18 @@ class Broker:
         )
         if time.monotonic() < self._cloud_from:
             picks.cloud.clear()
-        picks.chains[:] = [c for c in picks.chains if self._still_empty(c, moves)]
+        picks.chains[:] = [left for c in picks.chains if (left := self._fit(c, moves))]
         begun = [n for chain in picks.chains for n in chain]
         moves += [transitions.begin(self.board, n, 'dispatched') for n in begun]
         moves += [transitions.begin(self.board, n, 'running') for n in picks.cloud]
         return picks
+
+    def _fit(self, chain: list[boards.Node], moves: list[db.StepMove]) -> list[boards.Node]:
+        """Return what may begin of a chain, or of a run for several hosts."""
+        hosts = {n.host for n in chain}
+        if len(hosts) > 1:
+            return [n for n in chain if self._still_empty([n], moves)]
+        return chain if self._still_empty(chain, moves) else []
 
     def _still_empty(self, chain: list[boards.Node], moves: list[db.StepMove]) -> bool:
         """Whether a host may be touched: it was drained just now, or was looked at again.

@@ -30,6 +30,7 @@ from upgrade_service.engine import (
     runner,
     settings,
     ticker,
+    together,
 )
 from upgrade_service.engine import reporter as reporters
 from upgrade_service.strategies import base
@@ -237,7 +238,7 @@ class AgentManager:
             good = self._refuse_steps(said, links)
             if not good or not self._accept(said, good):
                 return
-            made = chain.Chain(good, self.parts, lock)
+            made = together.chain_of(good, self.parts, lock)
             self._chains.append(made)
             free = False
             POOL.submit(made.run, self._chain_done)
@@ -246,15 +247,20 @@ class AgentManager:
                 lock.leave()
 
     def _refuse_steps(self, said: Item, links: list[chain.Link]) -> list[chain.Link]:
+        """Refuse what may not be done, with what follows it on its host; return the rest."""
+        good: list[chain.Link] = []
         for at, link in enumerate(links):
             what = {'step': link.task.step, 'attempt': link.task.attempt}
             code = accept.judge_step(what, self.parts.book)
             why = (code, '') if code else self.allowed.refusal(link.task, link.strategy)
-            if why:
-                self._refuse([link], *why)
+            if not why:
+                good.append(link)
+                continue
+            self._refuse([link], *why)
+            if together.hosts(links) == 1:
                 self._give_back(said, links[at + 1 :])
-                return links[:at]
-        return links
+                break
+        return good
 
     def _refuse(self, links: list[chain.Link], code: str, message: str = '') -> None:
         for link in links:
@@ -312,7 +318,7 @@ class AgentManager:
             return [entry.item]
         if entry.state == 'revoked':
             return [{**ids, 'what': 'revoked'}]
-        running = any(c.current is not None and c.current.key == key for c in self._chains)
+        running = any(key in (n.key for n in c.current) for c in self._chains)
         return [{**ids, 'what': 'running'}] if running else []
 
     @rpc.expose

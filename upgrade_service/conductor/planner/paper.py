@@ -143,17 +143,23 @@ class Paper:
         return found
 
     def behind(self, service: model.Service) -> bool:
-        """Tell whether a service is older than the target, or of unknown release."""
+        """Tell whether a service is older than the target, unknown, or of another commit."""
         project = self.projects.get(service.project) if service.project in self.projects else None
+        if service.project in self.request.policy['commits']:
+            return service.version != self.wanted(service.project)
         if project is not None and project.independent:
-            return self.target(project.name) not in (None, service.version)
+            return self.wanted(project.name) not in ('', service.version)
         release = self.releases.get(service.release or '')
         target = self.releases.get(self.request.to_release)
         return release is None or target is None or release < target
 
-    def target(self, project: str) -> str | None:
-        """Return the version that a project is to have in the end."""
-        return self.projects.get(project).target(self.request.to_release, self.releases)
+    def wanted(self, project: str) -> str:
+        """Return the version that a project is to reach: a tag, or a tag and a commit."""
+        release = self.request.to_release
+        known = project in self.projects
+        tag = self.projects.get(project).target(release, self.releases) if known else None
+        commit = self.request.policy['commits'].get(project)
+        return f'{tag}+g{commit[:12]}' if tag and commit else tag or ''
 
     @functools.cached_property
     def hop(self) -> tuple[releases_data.Release, releases_data.Release] | None:

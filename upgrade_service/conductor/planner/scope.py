@@ -103,7 +103,8 @@ class Scope:
         """Return the change whose host runs the project's database commands."""
 
         def reachable(change: Change) -> bool:
-            return self.inventory.hosts[change.host].agent_state == 'up'
+            host = self.inventory.hosts[change.host]
+            return host.agent_state == 'up' or self.request.strategy in host.executors
 
         changes = self.control(project)
         return next(filter(reachable, changes), changes[0] if changes else None)
@@ -124,7 +125,9 @@ class Scope:
 
     def is_behind(self, service: model.Service) -> bool:
         """Tell whether a service has to change."""
-        return is_behind(service, self.projects, self.releases, self.request.to_release)
+        known = service.project in self.projects
+        project = self.projects.get(service.project) if known else None
+        return self.request.behind(service, project, self.releases)
 
     @functools.cached_property
     def skips(self) -> bool:
@@ -157,21 +160,6 @@ class Scope:
         return wheel_facts.contracts(*self.wheels(project)) is not False
 
 
-def is_behind(
-    service: model.Service,
-    projects: loader.Projects,
-    releases: releases_data.Releases,
-    target: str,
-) -> bool:
-    """Tell whether a service has to change; one of unknown release has to."""
-    project = projects.get(service.project) if service.project in projects else None
-    if project is not None and project.independent:
-        wanted_version = project.target(target, releases)
-        return wanted_version is not None and service.version != wanted_version
-    release, wanted = releases.get(service.release or ''), releases.get(target)
-    return release is None or wanted is None or release < wanted
-
-
 def make_scope(
     inventory: model.Inventory,
     request: requests.Request,
@@ -198,9 +186,7 @@ def make_scope(
         releases=releases,
         strategy=strategies[request.strategy],
         order=tuple(order.project_order(names, projects)),
-        versions={
-            name: projects.get(name).target(request.to_release, releases) or '' for name in names
-        },
+        versions={name: request.version(projects.get(name), releases) or '' for name in names},
         changes=tuple(changes),
     )
 
@@ -216,7 +202,7 @@ def _changes(
         if (
             service.project in projects
             and _selected(service, inventory, request)
-            and is_behind(service, projects, releases, request.to_release)
+            and request.behind(service, projects.get(service.project), releases)
         ):
             project = projects.get(service.project)
             plane = project.plane(service.binary)
