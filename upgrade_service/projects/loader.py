@@ -31,8 +31,8 @@ class Binary:
 
     name: str
     plane: str  #: 'control' or 'data'
-    #: those with a lower number are upgraded first: on the control plane on all hosts, else on one
-    start: int = 1
+    start: int = 1  #: services of a host with a lower number are upgraded first
+    wave: int = 1  #: control plane: those of a lower wave are upgraded first, on all hosts
     record: str | None = None  #: cloud API that lists it: 'compute', 'network', 'volume'
     serves: str | None = None  #: 'routers' or 'networks' that it carries for tenants
     after: tuple[str, ...] = ()  #: binaries that go before it on the same host
@@ -111,10 +111,10 @@ class Project:
         known = self.services.get(binary)
         return known.plane if known else 'control'
 
-    def level(self, binary: str) -> int:
-        """Tell the `start` number of a binary."""
+    def wave(self, binary: str) -> int:
+        """Tell the wave of a binary."""
         known = self.services.get(binary)
-        return known.start if known else 1
+        return known.wave if known else 1
 
 
 class Projects:

@@ -83,18 +83,18 @@ class OldMigrationsDone(constraints.Constraint):
                     yield f'{said(then)} does not wait for {said(first)}'
 
 
-class LevelsInOrder(constraints.Constraint):
-    """On the control plane, services with a lower `start` go first, on all hosts."""
+class WavesInOrder(constraints.Constraint):
+    """On the control plane, services of a lower `wave` go first, on all hosts."""
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         for (project, plane), switches in paper.switches.items():
             if plane != 'control':
                 continue
             data = paper.projects.get(project)
-            levels = [
-                (data.level(unit), unit, s) for s in switches for unit in s.params.get('units', ())
+            waves = [
+                (data.wave(unit), unit, s) for s in switches for unit in s.params.get('units', ())
             ]
-            for (low, one, a), (high, two, b) in itertools.product(levels, levels):
+            for (low, one, a), (high, two, b) in itertools.product(waves, waves):
                 if low < high and (a is b or not paper.before(a.ord, b.ord)):
                     yield f'{two} on {b.host} does not wait for {one} on {a.host}'
 
@@ -167,7 +167,7 @@ HOP: tuple[constraints.Constraint, ...] = (
     NothingSkipped(),
     ColdStopped(),
     OldMigrationsDone(),
-    LevelsInOrder(),
+    WavesInOrder(),
     QuorumKept(),
     LegalVersions(),
     FloorKept(),

@@ -20,7 +20,7 @@ class Change:
     project: str
     host: str
     plane: str  #: 'control' or 'data'
-    level: int = 0  #: control plane: those of a lower one go first, on all hosts
+    wave: int = 0  #: control plane: those of a lower one go first, on all hosts
     binaries: tuple[str, ...]
     from_version: str | None  #: None: nobody knows, which is a problem of its own
 
@@ -95,9 +95,9 @@ class Scope:
         )
 
     def control(self, project: str) -> list[Change]:
-        """Return the changes of a project's control hosts, by level and host name."""
+        """Return the changes of a project's control hosts, by wave and host name."""
         found = [c for c in self.changes if (c.project, c.plane) == (project, 'control')]
-        return sorted(found, key=lambda c: (c.level, c.host))
+        return sorted(found, key=lambda c: (c.wave, c.host))
 
     def first_control(self, project: str) -> Change | None:
         """Return the change whose host runs the project's database commands."""
@@ -206,8 +206,8 @@ def _changes(
         ):
             project = projects.get(service.project)
             plane = project.plane(service.binary)
-            level = project.level(service.binary) if plane == 'control' else 0
-            groups.setdefault((service.project, service.host, plane, level), []).append(service)
+            wave = project.wave(service.binary) if plane == 'control' else 0
+            groups.setdefault((service.project, service.host, plane, wave), []).append(service)
     return [_change(key, groups[key]) for key in sorted(groups)]
 
 
@@ -220,12 +220,12 @@ def _selected(
 
 
 def _change(key: tuple[str, str, str, int], services: Sequence[model.Service]) -> Change:
-    project, host, plane, level = key
+    project, host, plane, wave = key
     return Change(
         project=project,
         host=host,
         plane=plane,
-        level=level,
+        wave=wave,
         binaries=tuple(sorted(s.binary for s in services)),
         from_version=next((s.version for s in services if s.version), None),
     )

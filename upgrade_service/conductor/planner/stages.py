@@ -151,7 +151,7 @@ def _old_migrations(build: Build, project: str) -> int | None:
 
 
 def _stopped(build: Build, project: str, after: Iterable[int | None]) -> int | None:
-    """Stop the services of a project's control plane on every host, the last levels first."""
+    """Stop the services of a project's control plane on every host, the last waves first."""
     waits = list(after)
     for change in reversed(build.scope.control(project)):
         waits = [build.add('stop_service', change, waits, change.binaries)]

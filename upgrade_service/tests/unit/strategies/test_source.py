@@ -197,6 +197,19 @@ class TestUpgrade(SourceCase):
         self.good('upgrade_service', version=NEW, from_version=OLD)
         self.assertEqual(NEW, self.answers())
 
+    def test_an_api_restarts_after_the_others(self):
+        self.install_old()
+        known = self.dir / 'projects.d' / 'demo.yaml'
+        known.write_text(
+            demo.PROJECT.replace(
+                'demo-api: {plane: control, start: 1', 'demo-api: {plane: control, start: 2'
+            )
+        )
+        self.systemd.calls.clear()
+        self.good('restart_service')
+        restarts = [call for call in self.systemd.calls if call[0] == 'restart']
+        self.assertEqual([('restart', WORKER), ('restart', API)], restarts)
+
     def test_old_processes_are_seen_after_a_switch(self):
         self.install_old()
         self.good('prefetch', version=NEW)
