@@ -13,7 +13,8 @@ from upgrade_service.engine import journal
 #: every reason to refuse, with a sentence for people
 REASONS = {
     'expired': 'the order is too old',
-    'clock_skew': "the clocks of this host and of the conductors' database differ too much",
+    'clock_skew': "the clocks of this host and of the conductors' database differ too much, "
+    'or the order was long under way',
     'stale_epoch': 'a later owner of the upgrade has spoken already',
     'epoch_regressed': 'this engine has seen a higher epoch of the upgrade',
     'stale_attempt': 'this engine knows a later attempt of the step',
@@ -23,6 +24,7 @@ REASONS = {
     'project_data_mismatch': 'this engine has other project data than the conductor',
     'journal': 'the journal cannot be written',
     'bad_params': 'the parameters are not legal',
+    'not_understood': 'the order says something that this version of the engine does not know',
 }
 
 
@@ -50,6 +52,9 @@ def judge_order(
     order: Mapping[str, Any], known: journal.Journal, situation: Situation
 ) -> str | None:
     """Return why nothing of an order can be taken, or None."""
+    # a clock that is ahead looks like an order that took long: neither is taken
+    if situation.now - order['nbf'] > situation.skew:
+        return 'clock_skew'
     why = timely(order, situation)
     if why:
         return why
