@@ -247,9 +247,7 @@ class Chain:
         self._lock.leave()  # the shim takes it for itself
         begun = facts.now()
         try:
-            self._parts.runner.prepare(
-                link.task, job, link.upgrade, strategy=link.strategy
-            )
+            self._parts.runner.prepare(link.task, job, link.upgrade, strategy=link.strategy)
         except OSError as e:
             why = f'cannot be written down ({e}); nothing was done'
             return self._outcome(link, failed(why), begun)
