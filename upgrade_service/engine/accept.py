@@ -48,6 +48,15 @@ def timely(message: Mapping[str, Any], situation: Situation) -> str | None:
     return None
 
 
+def outlived(order: Mapping[str, Any], known: journal.Journal) -> str | None:
+    """Return why an order is not of the present owner of its upgrade, or None."""
+    epoch, shown_at = known.epochs.get(order['upgrade'], (0, 0))
+    if order['epoch'] >= epoch:
+        return None
+    # signed after the higher epoch was shown: the database went back, not the message
+    return 'epoch_regressed' if order['nbf'] > shown_at else 'stale_epoch'
+
+
 def judge_order(
     order: Mapping[str, Any], known: journal.Journal, situation: Situation
 ) -> str | None:
@@ -58,10 +67,8 @@ def judge_order(
     why = timely(order, situation)
     if why:
         return why
-    epoch, shown_at = known.epochs.get(order['upgrade'], (0, 0))
-    if order['epoch'] < epoch:
-        # signed after the higher epoch was shown: the database went back, not the message
-        return 'epoch_regressed' if order['nbf'] > shown_at else 'stale_epoch'
+    if past := outlived(order, known):
+        return past
     if order['nbf'] < known.floor:
         return 'expired'
     if order['digest'] != situation.digest:

@@ -198,7 +198,9 @@ class Journal:
         for step, attempt in record['steps']:
             entry = self.attempts.get((step, attempt))
             if entry is not None and entry.state in ('outcome', 'interrupted'):
-                entry.state, entry.at, entry.item = 'recorded', record['t'], None
+                # the item stays: a database that lost commits asks again
+                entry.state, entry.at = 'recorded', record['t']
+                entry.item = _short(entry.item)
 
     def _damage(self, record: Record) -> None:
         self.floor = max(self.floor, record['t'])
@@ -304,6 +306,13 @@ class Journal:
             os.close(self._mark)
 
 
+def _short(item: Record | None) -> Record | None:
+    """Leave out what was printed."""
+    if item is None or 'output' not in item.get('outcome', {}):
+        return item
+    return {**item, 'outcome': {k: v for k, v in item['outcome'].items() if k != 'output'}}
+
+
 def _of_entry(e: Entry) -> Iterable[Record]:
     ids = {'upgrade': e.upgrade, 't': e.at}
     if e.state == 'revoked':
@@ -312,10 +321,8 @@ def _of_entry(e: Entry) -> Iterable[Record]:
     yield {'r': 'accepted', 'boot': e.boot, 'steps': [[e.step, e.attempt, e.in_process]], **ids}
     if e.item is not None:
         yield {'r': 'ended', 't': e.at, 'items': [e.item]}
-    elif e.state == 'recorded':
-        item = {'step': e.step, 'attempt': e.attempt, 'what': 'outcome'}
-        yield {'r': 'ended', 't': e.at, 'items': [item]}
-        yield {'r': 'recorded', 't': e.at, 'steps': [[e.step, e.attempt]]}
+        if e.state == 'recorded':
+            yield {'r': 'recorded', 't': e.at, 'steps': [[e.step, e.attempt]]}
 
 
 def _private(path: str, flags: int) -> int:

@@ -243,6 +243,11 @@ class AgentManager:
         links = [_link(said, s, self.allowed) for s in said['steps']]
         book = self.parts.book
         with self.parts.guard:
+            if accept.outlived(said, book) == 'epoch_regressed':
+                # also of what is known here: nothing goes on in silence
+                self._refuse(links, 'epoch_regressed')
+                self.parts.reporter.flush()
+                return
             known = [n for n in links if n.key in book.attempts]
             self.parts.reporter.say(*(i for n in known for i in self._standing(n.key)))
             new = [n for n in links if n.key not in book.attempts]
