@@ -137,7 +137,7 @@ class MergeTest(base.TestCase):
             row = agent('cmp1', nova('33.0.2', 'nova-compute'))
             row['facts']['at'] = row['facts_at'] + off
             expected = [('clock_skew', 'blocking', 'cmp1')] if found else []
-            self.assertEqual(expected, self.problems([compute('cmp1')], [row]), off)
+            self.assertEqual(expected, self.problems([compute('cmp1')], [row]), str(off))
 
     def test_stale_facts(self) -> None:
         for at in (NOW - 601_000, None):
