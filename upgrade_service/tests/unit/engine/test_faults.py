@@ -208,9 +208,9 @@ class TestDisk(FaultCase):
         engine = self.engine()
         real = engine.parts.runner.prepare
 
-        def prepare(*args):
+        def prepare(*args, **kw):
             self.fill()
-            return real(*args)
+            return real(*args, **kw)
 
         engine.parts.runner.prepare = prepare
         self.order(engine, self.shell('a', 'prefetch'))
