@@ -83,6 +83,7 @@ _JOBS: dict[str, _Maker] = {
     'db_migrate': source_jobs.commands,
     'db_contract': source_jobs.commands,
     'online_migrations': source_jobs.commands,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -158,7 +159,9 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         return _JOBS[task.kind](task, layout, site)
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version that it came from."""
+        """Switch back to the version that it came from, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind != 'upgrade_service' or not task.params.get('from_version'):
             raise exception.Refused(reason=f'{task.kind} cannot be undone')
         layout = layouts.Layout(site)

@@ -60,6 +60,7 @@ class Build:
         change: scopes.Change,
         after: Iterable[int | None] = (),
         binaries: Sequence[str] = (),
+        ponr: bool | None = None,
         **more: Any,
     ) -> int:
         """Add a host step of a project."""
@@ -72,6 +73,7 @@ class Build:
             project=change.project,
             binaries=binaries,
             params=self.params(change, **more),
+            ponr=ponr,
         )
 
     def data(self, project: str) -> loader.Project:
@@ -137,15 +139,18 @@ def control_plane(build: Build) -> None:
     """Go project by project: the database first, then one control host after the other.
 
     Databases are extended as early as they can be, for old code works with the new schema;
-    the restarts of all projects are one chain, so that no two APIs are out together.
+    the restarts of all projects are one chain, so that no two APIs are out together. A project
+    whose old and new code do not serve together stops first, on all hosts.
     """
     if build.by_host:
         _node_by_node(build)
         return
     last: int | None = None
     for project in build.scope.order:
-        first = build.scope.first_control(project)
-        ready = _schema(build, first, _old_migrations(build, first, None)) if first else None
+        ready = _old_migrations(build, project)
+        if build.scope.stopped(project):
+            ready = last = _stopped(build, project, [ready, last])
+        ready = _databases(build, project, ready)
         for change in build.scope.control(project):
             switched = build.add('upgrade_service', change, [ready, last], change.binaries)
             last = ready = _look(build, change, [switched])
@@ -161,12 +166,14 @@ def _node_by_node(build: Build) -> None:
         changes = build.scope.of_host(host, 'control')
         first = [c for c in changes if build.scope.first_control(c.project) is c]
         for change in first:
-            last = _old_migrations(build, change, last)
+            last = _old_migrations(build, change.project, last)
         last = _packages(build, host, last)
         for change in first:
             if 'upgrade_check' in build.data(change.project).commands:
                 last = build.add('upgrade_check', change, [last])
-            last = _schema(build, change, last)
+            if build.scope.stopped(change.project):
+                last = _stopped(build, change.project, [last])
+            last = _databases(build, change.project, last)
         for change in changes:
             switched = build.add('upgrade_service', change, [last], change.binaries)
             last = _look(build, change, [switched])
@@ -197,16 +204,22 @@ def _packages(build: Build, host: str, last: int | None) -> int:
     return build.packaged[host]
 
 
-def _old_migrations(build: Build, change: scopes.Change, last: int | None) -> int | None:
-    """Let the old release's own code end its own migrations: undone by nothing, needed by all."""
-    data = build.data(change.project)
-    if data.before.get('online_migrations') != 'current' or not change.from_version:
+def _old_migrations(build: Build, project: str, last: int | None = None) -> int | None:
+    """End the old release's own migrations, by its own code: undone by nothing, needed by all.
+
+    A hop over a release needs that of every project that has any.
+    """
+    change, data = build.scope.first_control(project), build.data(project)
+    wanted = data.before.get('online_migrations') == 'current' or build.scope.skips
+    if not wanted or 'online_migrations' not in data.commands:
+        return last
+    if change is None or not change.from_version:
         return last
     return build.draft.add(
         'online_migrations',
         after=[last],
         host=change.host,
-        project=change.project,
+        project=project,
         ponr=False,
         params={
             'version': change.from_version,
@@ -216,10 +229,18 @@ def _old_migrations(build: Build, change: scopes.Change, last: int | None) -> in
     )
 
 
-def _schema(build: Build, change: scopes.Change, last: int | None) -> int | None:
-    """Change a project's databases so that the new code can start."""
-    for kind in _DATABASE_KINDS:
-        if kind in build.data(change.project).commands:
+def _stopped(build: Build, project: str, after: Iterable[int | None]) -> int | None:
+    """Stop the services of a project's control plane on every host, the last waves first."""
+    waits = list(after)
+    for change in reversed(build.scope.control(project)):
+        waits = [build.add('stop_service', change, waits, change.binaries)]
+    return waits[-1]
+
+
+def _databases(build: Build, project: str, last: int | None) -> int | None:
+    change, data = build.scope.first_control(project), build.data(project)
+    for kind in _DATABASE_KINDS if change else ():
+        if change and kind in data.commands:
             last = build.add(kind, change, [last])
     return last
 
@@ -347,7 +368,7 @@ def finish(build: Build) -> None:
         if data.finish.get('online_migrations'):
             own = build.add('online_migrations', change, [own])
         if data.finish.get('contract'):
-            build.add('db_contract', change, [own])
+            build.add('db_contract', change, [own], ponr=build.scope.contracts(project))
 
 
 def _hosts_to_restart(build: Build, project: str) -> list[scopes.Change]:
