@@ -63,8 +63,7 @@ class System:
         return {
             name: version
             for name, version in self.tool.upgradable().items()
-            if (wanted == 'all' or layouts.fits(name, wanted))
-            and not layouts.fits(name, excluded)
+            if (wanted == 'all' or layouts.fits(name, wanted)) and not layouts.fits(name, excluded)
         }
 
     def hurdles(self, rehearsal: bool) -> list[str]:
@@ -241,17 +240,18 @@ class HostUpgradeStrategy(base.UpgradeStrategy):
             raise exception.Refused(
                 reason='the host was restarted for this step already: look at it, skip the step'
             )
+        services = system.enabled()
         told = {
             'step': task.step,
             'boot_id': _boot_id(),
             'kernel': system.newest_kernel(),
-            'services': system.enabled(),
+            'services': services,
         }
         return base.Job(
             ops=(
                 Op(
                     do='write',
-                    title=f'write down the boot and {len(told["services"])} services',
+                    title=f'write down the boot and {len(services)} services',
                     path=system.record,
                     text=json.dumps(told, indent=1),
                     mode=0o600,
