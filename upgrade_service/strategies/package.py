@@ -164,6 +164,8 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
         """Bring the packages back to the versions that were written down."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind not in _UNDO:
             raise exception.Refused(reason=f'{task.kind} cannot be undone')
         return _UNDO[task.kind](task, layouts.Layout(site), site)
