@@ -105,7 +105,7 @@ UPGRADE_CREATE = _object(
         'to_release': WORD,
         'name': NAME,
         'strategy': WORD,
-        'type': {'enum': ['service']},
+        'type': {'enum': ['service', 'host', 'all']},
         # keys and values are checked by projects/policy.py, which names what is wrong
         'policy': {'type': 'object'},
         'hosts': _list(HOST),
@@ -114,7 +114,6 @@ UPGRADE_CREATE = _object(
         'approve_ponr': {'type': 'boolean'},
     },
     'cluster',
-    'to_release',
 )
 START = _object({'accept': _list(WORD, 64)})
 RESUME = _object({'acknowledge': {'enum': sorted(states.BLOCKED_REASONS)}})

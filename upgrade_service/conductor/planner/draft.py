@@ -14,10 +14,14 @@ from upgrade_service import model
 class Draft:
     """Collects steps, stage by stage."""
 
-    def __init__(self, policy: Mapping[str, Any], strategy: str) -> None:
+    def __init__(
+        self, policy: Mapping[str, Any], strategy: str, no_return: str | None = None
+    ) -> None:
+        """Begin; the gate before stage `no_return` asks for the points of no return in it."""
         self.steps: list[model.Step] = []
         self._policy = policy
         self._strategy = strategy
+        self._no_return = no_return
         self._stage = ''
         self._wanted = ''
         self._gate: tuple[int, ...] = ()
@@ -38,6 +42,7 @@ class Draft:
         params: Mapping[str, Any] | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        strategy: str | None = None,
     ) -> int:
         """Append a step and return its number.
 
@@ -57,13 +62,16 @@ class Draft:
             params=params or {},
             ponr=ponr,
             estimate=estimate,
+            strategy=strategy,
         )
 
     def _open(self) -> None:
         if self.steps:
             person = self._wanted in self._policy['gates']
             soak = self._policy['canary']['soak_seconds'] if self._stage == 'canary' else 0
-            params = {'gate': self._wanted, 'person': person, 'soak_seconds': soak}
+            params: dict[str, Any] = {'gate': self._wanted, 'person': person, 'soak_seconds': soak}
+            if self._wanted == self._no_return and not person:
+                params |= {'person': True, 'ponr': True}
             self._gate = (self._append('gate', tuple(self._loose), params=params, estimate=soak),)
             self._loose = {}
         self._stage = self._wanted
@@ -79,6 +87,7 @@ class Draft:
         service: str | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        strategy: str | None = None,
     ) -> int:
         facts = model.KINDS[kind]
         step = model.Step(
@@ -88,7 +97,7 @@ class Draft:
             host=host,
             project=project,
             service=service,
-            strategy=self._strategy if facts.where == 'host' else None,
+            strategy=(strategy or self._strategy) if facts.where == 'host' else None,
             params=params,
             parents=parents,
             ponr=facts.ponr if ponr is None else ponr,
