@@ -1,4 +1,7 @@
-"""upgrade-service-engine: does the steps of one host."""
+"""upgrade-service-engine: does the steps of one host.
+
+``upgrade-service-engine dry-run --help`` tells how to see what steps would do.
+"""
 
 import sys
 import threading
@@ -56,7 +59,11 @@ class Engine(cotyledon.Service):
 
 
 def main() -> int:
-    """Run the engine."""
+    """Run the engine, or only say what it would do."""
+    if sys.argv[1:2] == ['dry-run']:
+        from upgrade_service.cmd import dry_run
+
+        return dry_run.main(sys.argv[2:])
     conf = cfg.CONF
     options.parse(conf, sys.argv[1:])
     manager = cotyledon.ServiceManager()

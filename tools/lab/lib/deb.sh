@@ -49,8 +49,21 @@ index_debs() { # describe what is there, and sign that
     } || return 1
     "${g[@]}" --clearsign -o "$d/InRelease" "$d/Release"
 }
+build_base_debs() { # two versions of lab-base, for upgrades of the operating system
+    in_base sh -ec '
+        for v in 1.0 1.1; do
+            d=/opt/deb/base
+            rm -rf "$d"
+            mkdir -p "$d/DEBIAN" "$d/usr/share/lab"
+            echo "$v" >"$d/usr/share/lab/base"
+            printf "%s\n" "Package: lab-base" "Version: $v" "Architecture: all" \
+                "Maintainer: lab <lab@localhost>" "Description: of the operating system" >"$d/DEBIAN/control"
+            dpkg-deb --root-owner-group -Znone -b "$d" "/opt/wheels/apt/lab-base_${v}_all.deb"
+        done'
+}
 build_debs() { # RELEASE
     local s
+    build_base_debs || return 1
     for s in $(services_of "$1"); do
         [ "$s" = client ] || build_deb "$1" "$s" || return 1
     done
@@ -58,7 +71,7 @@ build_debs() { # RELEASE
 }
 
 deb_host() { # HOST: from now on its services come from packages, and strategy `package` may upgrade them
-    local h=$1 r s debs=()
+    local h=$1 r s debs=(lab-base=1.0)
     r=$(root_of "$h")
     echo "deb [signed-by=/opt/wheels/apt/lab.gpg] file:/opt/wheels/apt ./" >"$r/etc/apt/sources.list"
     echo force-unsafe-io >"$r/etc/dpkg/dpkg.cfg.d/lab"
@@ -67,12 +80,13 @@ deb_host() { # HOST: from now on its services come from packages, and strategy `
     done
     in_host "$h" sh -ec 'apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qqy "$@"' apt "${debs[@]}" \
         >>"$LAB_DIR/apt.log" 2>&1 || return 1
-    for s in "${debs[@]%%=*}"; do
+    for s in "${debs[@]:1}"; do
+        s=${s%%=*}
         echo '# the operator wrote this' >>"$r/etc/lab/${s#lab-}.conf"
     done
     [ -d "$r/etc/upgrade-service/engine.d" ] || return 0
     rm -f "$r/etc/upgrade-service/engine.d/source.yaml"
-    install -m 600 "$LAB_SRC/files/packages/package.yaml" "$r/etc/upgrade-service/engine.d/package.yaml"
+    install -m 600 -t "$r/etc/upgrade-service/engine.d" "$LAB_SRC"/files/packages/{package,host}.yaml
     in_host "$h" systemctl restart upgrade-service-engine
 }
 deb_hosts() {
