@@ -64,11 +64,13 @@ _JOBS: dict[str, _Maker] = {
     'db_contract': source_jobs.commands,
     'online_migrations': source_jobs.commands,
     'upgrade_packages': package_jobs.upgrade_packages,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': package_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
 _UNDO: dict[str, _Maker] = {
     'upgrade_packages': package_jobs.undo_packages,
+    'stop_service': source_jobs.restart_service,
     'upgrade_service': package_jobs.undo_service,
 }
 #: most versions that the facts list of one package

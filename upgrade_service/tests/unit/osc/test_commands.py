@@ -76,6 +76,8 @@ class ReadTestCase(base.ShellTestCase):
         tree = self.openstack('upgrade plan show first').out
         self.assertIn('upgrade_service nova', tree)
         self.assertIn('2026.1 → 2026.2', tree)
+        graph = self.openstack('upgrade plan show first -f dot').out
+        self.assertTrue(graph.startswith('digraph plan {'), graph)
         plan = self.openstack('upgrade plan show first -f json').json()
         self.assertEqual(self.api.plan(), plan)
         rows = self.openstack('upgrade plan show first -f value -c Kind').out.split()
