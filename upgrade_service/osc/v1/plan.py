@@ -41,7 +41,7 @@ STEP_FIELDS = (
 )
 
 
-class Drawn(formatters.ListFormatter):
+class Tree(formatters.ListFormatter):
     """The names `tree` and `dot` among the formats of `plan show`; :class:`ShowPlan` draws."""
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:

@@ -76,12 +76,15 @@ class ReadTestCase(base.ShellTestCase):
         tree = self.openstack('upgrade plan show first').out
         self.assertIn('upgrade_service nova', tree)
         self.assertIn('2026.1 → 2026.2', tree)
-        graph = self.openstack('upgrade plan show first -f dot').out
-        self.assertTrue(graph.startswith('digraph plan {'), graph)
         plan = self.openstack('upgrade plan show first -f json').json()
         self.assertEqual(self.api.plan(), plan)
         rows = self.openstack('upgrade plan show first -f value -c Kind').out.split()
         self.assertEqual(['drain_host', 'upgrade_service'], rows)
+
+    def test_plan_as_graph(self):
+        self.openstack('upgrade create prod --to 2026.2 --name first --wait')
+        graph = self.openstack('upgrade plan show first -f dot').out
+        self.assertTrue(graph.startswith('digraph plan {'), graph)
 
     def test_upgrade_is_brief_to_people_only(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first')
