@@ -359,7 +359,7 @@ class TestUnderstanding(FaultCase):
         message = self.message(engine, kind, steps=steps)
         getattr(self.api, kind)(engine.id, self.signer.seal(message))
 
-    def test_every_message_that_conductors_send_is_understood(self):
+    def test_the_forms_and_the_sender_agree(self):
         """The forms and the sender agree."""
         sent = {}
 
