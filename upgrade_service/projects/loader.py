@@ -72,6 +72,10 @@ class Project:
     databases: tuple[str, ...] = ()
     before: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finish: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: what a rehearsal must know: {cells: {database, table, column, bus}}
+    rehearse: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: records of services: {database, table, by, agree, host, where}
+    records: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -194,6 +198,8 @@ def _project(data: Mapping[str, Any]) -> Project:
         databases=tuple(data.get('databases', ())),
         before=data.get('before', {}),
         finish=data.get('finish', {}),
+        rehearse=data.get('rehearse', {}),
+        records=tuple(data.get('records', ())),
     )
 
 

@@ -123,6 +123,7 @@ PARAMS_SCHEMA: dict[str, Any] = {
         'from_version': {'anyOf': [{'type': 'null'}, {'$ref': '#/$defs/version'}]},
         'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'days': {'type': 'integer', 'minimum': 1, 'maximum': 36500},
         'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
         'units': {
             'type': 'array',

@@ -12,12 +12,11 @@ import shutil
 from typing import Any
 
 from upgrade_service import exception
-from upgrade_service.strategies import base, source_jobs
+from upgrade_service.strategies import base, database, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _TEXTS = {'type': 'array', 'items': {'type': 'string', 'pattern': r'^[^-\n][^\n]*\Z'}}
-_ARGV = {'type': 'array', 'minItems': 1, 'items': {'type': 'string'}, 'prefixItems': [_PATH]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -57,7 +56,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         git=_map({'type': 'string', 'pattern': '^[^-]'}),
         git_command=_PATH,
         config=_map({'type': 'array', 'items': {'type': 'string'}}),
-        backup=_object(dir=_PATH, command=_ARGV, complete={'type': 'string', 'minLength': 4}),
+        backup=database.SETTINGS_SCHEMA,
         ready=_map(
             _object(
                 url={'type': 'string', 'pattern': '^https?://'},
@@ -72,16 +71,22 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['root'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_jobs.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
+    'upgrade_check': database.commands,
+    'rehearse_config': source_jobs.rehearse_config,
+    'backup_database': database.backup_database,
+    'verify_backup': database.verify_backup,
+    'rehearse_database': database.rehearse_database,
+    'check_records': database.check_records,
+    'db_expand': database.commands,
+    'db_migrate': database.commands,
+    'db_contract': database.commands,
+    'online_migrations': database.commands,
+    'db_archive': database.commands,
+    'db_purge': database.commands,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -116,7 +121,8 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p in there
-            }
+            },
+            'backup': database.readiness(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
@@ -141,7 +147,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'upgrade_service':
             return layout.is_current(project, version) and not self._wrong_units(task, layout)
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         return False
 
     # -- doing ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ to the one in use; systemd units start what is below the link.
 from collections.abc import Iterable, Mapping
 import dataclasses
 import fnmatch
+import itertools
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from upgrade_service.strategies import base
 WANTED = frozenset({'active', 'activating', 'reloading', 'deactivating', 'failed'})
 PROPERTIES = 'Id,LoadState,ActiveState,UnitFileState,MainPID'
 PROVED = '.proved'
+SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,11 @@ class Layout:
         if not os.path.isdir(path):
             raise exception.Refused(reason=f'{path} is not there')
         return path
+
+    def environment(self, project: str, code: str) -> dict[str, str]:
+        """Return the environment variables of commands of a project's code."""
+        extra: dict[str, str] = self.of(project).get('env') or {}
+        return {'PATH': f'{code}/bin:{SYSTEM_PATH}', 'PYTHONWARNINGS': 'ignore', **extra}
 
     # -- units ---------------------------------------------------------------------------------
 
@@ -245,6 +252,16 @@ def _metadata_version(directory: pathlib.Path) -> str | None:
     except OSError:
         return None
     return None
+
+
+def options(pid: int, name: str) -> list[str]:
+    """Return the values of an option of a process's command line."""
+    try:
+        words = pathlib.Path(f'/proc/{pid}/cmdline').read_text(errors='replace').split('\0')
+    except OSError:
+        return []
+    joined = [w.removeprefix(f'{name}=') for w in words if w.startswith(f'{name}=')]
+    return joined + [value for word, value in itertools.pairwise(words) if word == name]
 
 
 def _mapped(pid: int) -> set[str]:

@@ -334,6 +334,55 @@ class PinsLast(Constraint):
                     yield f'{said(step)} does not wait for {said(late[0])}'
 
 
+class BackupProved(Constraint):
+    """Before a point of no return of a project lies a dump of its databases, restored once."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        backup = paper.request.policy['backup']
+        if not backup['database']:
+            return
+        kinds = {'backup_database': ('backup_database',)}
+        if backup['verify']:
+            kinds['restored dump'] = ('verify_backup', 'rehearse_database')
+        for step in (s for s in paper.plan.steps if s.ponr and s.project):
+            if not paper.projects.get(step.project or '').databases:
+                continue
+            for what, some in kinds.items():
+                if what == 'restored dump' and paper.named_project(
+                    step.project or '', 'backup_unproved'
+                ):
+                    continue
+                found = paper.of(*some, project=step.project)
+                if not any(paper.before(s.ord, step.ord) for s in found):
+                    yield f'{said(step)} has no {what} of its project before it'
+
+
+class OldCodeGone(Constraint):
+    """A point of no return waits for a look at what really runs, everywhere."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looks = list(paper.of('check_versions'))
+        for step in (s for s in paper.plan.steps if s.ponr and s.project):
+            wanted = paper.releases.latest(step.project or '', paper.request.to_release)
+            if not any(
+                look.params.get('versions', {}).get(step.project) == wanted
+                and paper.before(look.ord, step.ord)
+                for look in looks
+            ):
+                yield f'{said(step)} does not wait for a look at the versions of its project'
+
+
+class RecordsAgree(Constraint):
+    """Version pins are dropped only after a look at the records of all services."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looked = {s.project: s for s in paper.of('check_records')}
+        for step in paper.of('restart_service'):
+            look = looked.get(step.project)
+            if look is not None and not paper.before(look.ord, step.ord):
+                yield f'{said(step)} does not wait for {said(look)}'
+
+
 #: checked first; the others need a plan that can be laid out
 FORM: tuple[Constraint, ...] = (Known(), Acyclic())
 ORDER: tuple[Constraint, ...] = (
@@ -350,4 +399,7 @@ ORDER: tuple[Constraint, ...] = (
     NoHoldAndWait(),
     AgentsInOrder(),
     PinsLast(),
+    BackupProved(),
+    OldCodeGone(),
+    RecordsAgree(),
 )

@@ -177,6 +177,15 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
     ('lab', 'NoHoldAndWait', disable_too_late),
     ('two-controllers', 'AgentsInOrder', swapped_units),
     ('lab', 'PinsLast', current_pins),
+    ('lab', 'BackupProved', lambda s: drop(s, find(s, 'backup_database', project='glance'))),
+    ('lab', 'BackupProved', lambda s: drop(s, find(s, 'verify_backup', project='nova'))),
+    ('lab', 'OldCodeGone', lambda s: drop(s, find(s, 'check_versions'))),
+    (
+        'lab',
+        'OldCodeGone',
+        lambda s: change(s, find(s, 'check_versions'), params={'versions': {'nova': '34.0.0'}}),
+    ),
+    ('lab', 'RecordsAgree', unchain('restart_service', project='cinder')),
     ('lab', 'Emptied', set_moves('cmp2', b1='cmp1')),
     ('lab', 'Emptied', set_moves('cmp2', b1='cmp1', b2='cmp1', c1='cmp1')),
     ('lab', 'MovedOnce', set_moves('cmp2', b1='cmp3', b2='cmp1')),
@@ -186,22 +195,22 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
 ]
 
 
+def without_control(steps: Steps) -> Steps:
+    """Leave out what a selection of computes alone would not bring."""
+    for step in list(steps):
+        last = step.stage in ('finish', 'verify') or step.params.get('gate') == 'finish'
+        if step.host == 'ctl1' or last:
+            steps = drop(steps, steps.index(next(s for s in steps if s.ord == step.ord)))
+    return steps
+
+
 def refused(cloud: str, edit: Callable[[Steps], Steps]) -> set[str]:
     """Return the rules that refuse the plan of a cloud after an edit."""
     plan, inventory, request = clouds.make_plan(clouds.load(cloud))
     if cloud == 'mixed':  # with a selection, so that there is an outside
         chosen = model.Selection(hosts=('cmp2', 'cmp3'), projects=('nova', 'neutron'))
         request = dataclasses.replace(request, selection=chosen)
-        plan = dataclasses.replace(
-            plan,
-            steps=tuple(
-                s
-                for s in plan.steps
-                if s.host != 'ctl1'
-                and s.stage not in ('finish', 'verify')
-                and s.params.get('gate') != 'finish'
-            ),
-        )
+        plan = dataclasses.replace(plan, steps=tuple(without_control(list(plan.steps))))
     plan = dataclasses.replace(plan, steps=tuple(edit(list(plan.steps))))
     found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
     return {breach.constraint for breach in found}
