@@ -290,9 +290,7 @@ KINDS: dict[str, Kind] = {
     'check_records': Kind(
         'host', 'see that all records of its services agree', timeout=600, estimate=2
     ),
-    'check_versions': Kind(
-        'cloud', 'see that no old code runs any more', timeout=600, estimate=5
-    ),
+    'check_versions': Kind('cloud', 'see that no old code runs any more', timeout=600, estimate=5),
     'upgrade_service': Kind(
         'host',
         'switch to the new version and restart',

@@ -113,7 +113,9 @@ def config_files(places: Places, project: loader.Project) -> list[str]:
     """List the configuration files of a project that are there, in the order they are read."""
     said = itertools.pairwise(_arguments(places, project))
     named = [value for option, value in said if option == '--config-file']
-    named = named or list(project.config.get('files', (f'/etc/{project.name}/{project.name}.conf',)))
+    named = named or list(
+        project.config.get('files', (f'/etc/{project.name}/{project.name}.conf',))
+    )
     more = [f for name in named for f in sorted(glob.glob(f'{glob.escape(name)}.d/*.conf'))]
     return [f for f in [*named, *more] if os.path.isfile(f)]
 
@@ -178,7 +180,10 @@ def backup_database(task: base.Task, places: Places, site: base.Site) -> base.Jo
     make = _dump if backup.get('server') else _own_dump
     dumps, ops = make(backup, databases(places, project), stem)
     kept = json.dumps({'project': project.name, 'step': task.step, 'dumps': dumps})
-    marks = ((manifest, 'say that it is whole'), (_latest(backup, project), 'say which is the last'))
+    marks = (
+        (manifest, 'say that it is whole'),
+        (_latest(backup, project), 'say which is the last'),
+    )
     return base.Job(
         ops=(
             Op(do='mkdir', title='make the directory', path=backup['dir'], mode=0o700),
@@ -202,7 +207,9 @@ def _own_dump(
     return {}, _kept(', '.join(names), argv, {}, path, backup.get('complete', 'Dump completed'))
 
 
-def _dump(backup: Mapping[str, Any], names: list[str], stem: str) -> tuple[dict[str, str], list[Op]]:
+def _dump(
+    backup: Mapping[str, Any], names: list[str], stem: str
+) -> tuple[dict[str, str], list[Op]]:
     """Dump each database by itself and without its name, so that any other can take it."""
     dumps, ops = {}, []
     for name in names:
@@ -292,7 +299,12 @@ def _tried(project: loader.Project, places: Places, ops: list[Op]) -> base.Job:
         Op(do='mkdir', title=f'make {above}', path=above, mode=0o711),
         remove,
         Op(do='mkdir', title=f'make {work}', path=work, mode=0o700),
-        Op(do='write', title='say what is tried', path=f'{work}/spec.json', text=_spec(project, places)),
+        Op(
+            do='write',
+            title='say what is tried',
+            path=f'{work}/spec.json',
+            text=_spec(project, places),
+        ),
     ]
     return base.Job(
         ops=(*before, *ops, drop, remove),
@@ -429,9 +441,7 @@ def _command(
 # -- configuration and records -----------------------------------------------------------------
 
 
-def rehearse_config(
-    task: base.Task, places: Places, files: list[str]
-) -> base.Job | base.Outcome:
+def rehearse_config(task: base.Task, places: Places, files: list[str]) -> base.Job | base.Outcome:
     """Hold the configuration files of a project against the options that the target knows."""
     project, target = places.data(task.project), str(task.params.get('version'))
     if not files:

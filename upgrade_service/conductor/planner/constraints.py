@@ -339,22 +339,20 @@ class BackupProved(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         backup = paper.request.policy['backup']
-        if not backup['database']:
-            return
-        kinds = {'backup_database': ('backup_database',)}
-        if backup['verify']:
-            kinds['restored dump'] = ('verify_backup', 'rehearse_database')
-        for step in (s for s in paper.plan.steps if s.ponr and s.project):
-            if not paper.projects.get(step.project or '').databases:
+        for step in (s for s in paper.plan.steps if s.ponr and s.project and backup['database']):
+            project = str(step.project)
+            if not paper.projects.get(project).databases:
                 continue
-            for what, some in kinds.items():
-                if what == 'restored dump' and paper.named_project(
-                    step.project or '', 'backup_unproved'
-                ):
-                    continue
-                found = paper.of(*some, project=step.project)
-                if not any(paper.before(s.ord, step.ord) for s in found):
-                    yield f'{said(step)} has no {what} of its project before it'
+            if not self._follows(paper, step, 'backup_database'):
+                yield f'{said(step)} has no dump of its databases before it'
+            proved = not backup['verify'] or paper.named_project(project, 'backup_unproved')
+            if not proved and not self._follows(paper, step, 'verify_backup', 'rehearse_database'):
+                yield f'{said(step)} has no dump before it that was restored once'
+
+    @staticmethod
+    def _follows(paper: papers.Paper, step: model.Step, *kinds: str) -> bool:
+        found = paper.of(*kinds, project=step.project)
+        return any(paper.before(s.ord, step.ord) for s in found)
 
 
 class OldCodeGone(Constraint):

@@ -30,9 +30,9 @@ def prepare(build: 'stages.Build') -> None:
     for project in build.scope.order:
         for change in _each_host(build, project):
             _rehearse_config(build, change, fetched.get((change.host, project)))
-        change = _database_host(build, project)
-        if change is not None:
-            _rehearse(build, change, fetched.get((change.host, project)))
+        first = _database_host(build, project)
+        if first is not None:
+            _rehearse(build, first, fetched.get((first.host, project)))
 
 
 def _each_host(build: 'stages.Build', project: str) -> list[scopes.Change]:

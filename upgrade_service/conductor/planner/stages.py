@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from upgrade_service import model
 from upgrade_service.conductor.planner import databases, estimate
 from upgrade_service.conductor.planner import draft as drafts
 from upgrade_service.conductor.planner import drain as drains

@@ -12,6 +12,7 @@ What is written is written with the scratch account, which must reach none of th
 databases: a dump that names another database, or a mistake here, then fails and does no harm.
 """
 
+# ruff: noqa: S608 -- names in SQL come from root's files and from the server, and are quoted
 import configparser
 import json
 import os
@@ -67,17 +68,15 @@ class Server:
     def sql(self, who: str, database: str, text: str) -> list[list[str]]:
         """Run statements; return the rows."""
         argv, env = self.client(who, database)
-        said = self.run(argv, env, input=text, text=True)
+        said = self.run(argv, env, input=text)
         return [line.split('\t') for line in said.splitlines() if line]
 
     def run(self, argv: list[str], env: dict[str, str], **more: Any) -> Any:
         """Run a client; what it complains of becomes the error."""
-        done = subprocess.run(
-            argv, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
-        )
+        whole = {**os.environ, **env}
+        done = subprocess.run(argv, env=whole, capture_output=True, text=True, **more)
         if done.returncode:
-            said = done.stderr if isinstance(done.stderr, str) else done.stderr.decode('utf-8', 'replace')
-            raise Wrong(f'{os.path.basename(argv[0])}: {said.strip()[-600:]}')
+            raise Wrong(f'{os.path.basename(argv[0])}: {done.stderr.strip()[-600:]}')
         return done.stdout
 
     def client(self, who: str, database: str) -> tuple[list[str], dict[str, str]]:
@@ -207,7 +206,9 @@ def restore(server: Server, spec: Spec) -> None:
         wanted = {row[0] for row in server.sql('live', live, server.tables)}
         missing = sorted(wanted - set(counts))
         if missing:
-            raise Wrong(f'{live}: the dump lacks {len(missing)} tables: {", ".join(missing[:SHOWN])}')
+            raise Wrong(
+                f'{live}: the dump lacks {len(missing)} tables: {", ".join(missing[:SHOWN])}'
+            )
         print(f'{live}: {len(counts)} tables, {sum(counts.values())} rows restored')
     with open(f'{os.path.dirname(spec["out"])}/counts.json', 'w') as f:
         json.dump(found, f)
@@ -232,7 +233,9 @@ def scratch_url(url: str, name: str, account: dict[str, str]) -> str:
     old = parse.urlsplit(url)
     who = f'{parse.quote(account["user"], "")}:{parse.quote(account["password"], "")}'
     port = f':{account["port"]}' if account.get('port') else ''
-    return parse.urlunsplit((old.scheme, f'{who}@{account["host"]}{port}', f'/{name}', old.query, ''))
+    return parse.urlunsplit(
+        (old.scheme, f'{who}@{account["host"]}{port}', f'/{name}', old.query, '')
+    )
 
 
 def database_of(url: str) -> str:
@@ -271,7 +274,10 @@ def _cells(
     if not cells:
         return
     scratch, column = spec['databases'][cells['database']], cells['column']
-    table, scheme = server.quoted(cells['table']), parse.urlsplit(urls[0][2]).scheme if urls else ''
+    table, scheme = (
+        server.quoted(cells['table']),
+        parse.urlsplit(urls[0][2]).scheme if urls else '',
+    )
     for number, url in server.sql('scratch', scratch, f'SELECT id, {column} FROM {table};'):
         live = database_of(url)
         if live not in spec['databases']:

@@ -91,7 +91,7 @@ def auth_options() -> frozenset[str]:
         from keystoneauth1 import loading
     except ImportError:
         return frozenset()
-    loaders = loading.get_available_plugin_loaders().values()
+    loaders: Any = loading.get_available_plugin_loaders().values()
     plain = {o.dest for loader in loaders for o in loader.get_options()}
     adapter = {o.dest for o in loading.get_adapter_conf_options()}
     return frozenset({'auth_type', 'auth_section'} | plain | adapter)
@@ -127,7 +127,8 @@ class Judge:
 
     def __init__(self, target: dict[str, Any], current: str | None, name: str, before: str):
         self._target, self._broken = target['options'], target['broken']
-        self._python, self._current = current, None
+        self._python = current
+        self._current: Schema | None = None
         self._name, self._before = name, before
         self._renamed = {
             old: (group, new)

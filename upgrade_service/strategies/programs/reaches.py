@@ -14,7 +14,11 @@ from oslo_config import cfg
 
 def main() -> int:
     """Compare the connections in effect with the names that are allowed."""
-    project, options, allowed, args = sys.argv[1], *(a.split(',') for a in sys.argv[2:4]), sys.argv[4:]
+    project, options, allowed, args = (
+        sys.argv[1],
+        *(a.split(',') for a in sys.argv[2:4]),
+        sys.argv[4:],
+    )
     conf = cfg.ConfigOpts()
     names = [one.split(':') for one in options]
     for group, name in names:
