@@ -303,6 +303,14 @@ KINDS: dict[str, Kind] = {
         'host', 'see that all records of its services agree', timeout=600, estimate=2
     ),
     'check_versions': Kind('cloud', 'see that no old code runs any more', timeout=600, estimate=5),
+    'stop_service': Kind(
+        'host',
+        'stop the services until all of them are upgraded',
+        disruptive=True,
+        undo=True,
+        timeout=900,
+        estimate=5,
+    ),
     'upgrade_service': Kind(
         'host',
         'switch to the new version and restart',
@@ -310,6 +318,15 @@ KINDS: dict[str, Kind] = {
         undo=True,
         timeout=1800,
         estimate=20,
+    ),
+    'upgrade_packages': Kind(
+        'host',
+        'replace the packages of its projects; services go on until they are restarted',
+        idempotent=False,
+        disruptive=True,
+        undo=True,
+        timeout=3600,
+        estimate=60,
     ),
     'restart_service': Kind(
         'host',

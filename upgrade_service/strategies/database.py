@@ -479,3 +479,19 @@ def check_records(task: base.Task, places: Places, site: base.Site) -> base.Job:
         Op(do='remove', title='remove the files', path=work),
     )
     return base.Job(ops=ops, timeout=600, interruptible=True, roots=(backup['dir'],))
+
+
+Maker = Callable[[base.Task, Any, base.Site], base.Job | base.Outcome]
+#: kind -> what makes its job, for every strategy that can run a project's commands
+JOBS: dict[str, Maker] = {
+    'upgrade_check': commands,
+    'backup_database': backup_database,
+    'verify_backup': verify_backup,
+    'db_expand': commands,
+    'db_migrate': commands,
+    'check_records': check_records,
+    'online_migrations': commands,
+    'db_contract': commands,
+    'db_archive': commands,
+    'db_purge': commands,
+}

@@ -76,18 +76,10 @@ _Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcom
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_install.prefetch,
-    'upgrade_check': database.commands,
+    **database.JOBS,
     'rehearse_config': source_jobs.rehearse_config,
-    'backup_database': database.backup_database,
-    'verify_backup': database.verify_backup,
     'rehearse_database': database.rehearse_database,
-    'check_records': database.check_records,
-    'db_expand': database.commands,
-    'db_migrate': database.commands,
-    'db_contract': database.commands,
-    'online_migrations': database.commands,
-    'db_archive': database.commands,
-    'db_purge': database.commands,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -164,7 +156,9 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         return _JOBS[task.kind](task, layout, site)
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version that it came from."""
+        """Switch back to the version that it came from, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind != 'upgrade_service' or not task.params.get('from_version'):
             raise exception.Refused(reason=f'{task.kind} cannot be undone')
         layout = layouts.Layout(site)
@@ -191,7 +185,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         wrong = self._wrong_units(task, layout)
         if wanted and found != wanted:
             wrong.insert(0, f'{layout.current(project)} is {project} {found}, not {wanted}')
-        return _verdict(wrong, {'version': found})
+        return verdict(wrong, {'version': found})
 
     def _check_host(self, task: base.Task, layout: layouts.Layout) -> base.Outcome:
         """See what would keep the next steps from succeeding."""
@@ -207,10 +201,11 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
             free = shutil.disk_usage(layout.root).free // 2**20
             if free < settings.get('min_free_mb', 1024):
                 wrong.append(f'only {free} MiB are free in {layout.root}')
-        return _verdict(wrong, {})
+        return verdict(wrong, {})
 
 
-def _verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+def verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+    """Return the outcome of a look: failed if anything is wrong."""
     if wrong:
         return base.Outcome(
             result=base.Result.FAILED, rc=1, error='; '.join(wrong)[:1500], data=data

@@ -119,7 +119,7 @@ def _finish_project(
     if data.finish.get('online_migrations'):
         own = build.add('online_migrations', change, [own])
     if data.finish.get('contract'):
-        own = build.add('db_contract', change, [own])
+        own = build.add('db_contract', change, [own], ponr=build.scope.contracts(project))
     for key, kind in _tidied(build, project).items():
         days = build.scope.request.policy['tidy'][key]
         own = build.add(kind, change, [own], **({'days': days} if kind == 'db_purge' else {}))
