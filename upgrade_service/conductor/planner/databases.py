@@ -4,7 +4,7 @@
 rewrites rows once nothing old runs any more, and so holds the points of no return.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from upgrade_service import model
@@ -22,17 +22,28 @@ _TIDY = {'archive': 'db_archive', 'purge_days': 'db_purge'}
 
 def prepare(build: 'stages.Build') -> None:
     """Install the new code beside the old everywhere, rehearse, and back up."""
-    fetched: dict[tuple[str, str], int] = {}
-    for change in sorted(build.scope.changes, key=lambda c: c.host):
-        here = change.host, change.project
-        if here not in fetched and 'prefetch' in build.kinds(change):
-            fetched[here] = build.add('prefetch', change)
+    fetched = dict(_prefetched(build))
     for project in build.scope.order:
         for change in _each_host(build, project):
             _rehearse_config(build, change, fetched.get((change.host, project)))
         first = _database_host(build, project)
         if first is not None:
             _rehearse(build, first, fetched.get((first.host, project)))
+
+
+def _prefetched(build: 'stages.Build') -> Iterator[tuple[tuple[str, str], int]]:
+    """Add what brings new code to hosts; yield ((host, project), step)."""
+    if build.by_host:
+        for host in build.scope.hosts:
+            step = build.draft.add('prefetch', host=host, params=build.goal(host))
+            yield from (((host, project), step) for project in build.goal(host)['projects'])
+        return
+    seen = set()
+    for change in sorted(build.scope.changes, key=lambda c: c.host):
+        key = change.host, change.project
+        if key not in seen and 'prefetch' in build.kinds(change):
+            seen.add(key)
+            yield key, build.add('prefetch', change)
 
 
 def _each_host(build: 'stages.Build', project: str) -> list[scopes.Change]:
@@ -49,7 +60,9 @@ def _rehearse_config(build: 'stages.Build', change: scopes.Change, ready: int | 
 def _rehearse(build: 'stages.Build', change: scopes.Change, ready: int | None) -> None:
     """Ask the new code's own check, dump the databases, and try the dump."""
     data, policy = build.data(change.project), build.scope.request.policy
-    if 'upgrade_check' in data.commands and build.scope.first_control(change.project) is change:
+    # packages are not there beside the old ones: their check is asked once they are replaced
+    checked = 'upgrade_check' in data.commands and not build.by_host
+    if checked and build.scope.first_control(change.project) is change:
         ready = build.add('upgrade_check', change, [ready])
     if not data.databases or not policy['backup']['database']:
         return
