@@ -222,7 +222,7 @@ class TestBrokenPlans(base.TestCase):
         rules = {
             type(r).__name__ for r in (*constraints.FORM, *constraints.ORDER, *occupancy.SERVERS)
         }
-        elsewhere = {'Roomy', 'Apart'}
+        elsewhere = {'Roomy', 'Apart', 'Wanted', 'Bound'}
         self.assertEqual(rules, {rule for _, rule, _ in BROKEN} | elsewhere)
 
     def test_refusal_says_the_rule(self):
@@ -277,6 +277,17 @@ class TestPlaces(base.TestCase):
         ]
         inventory = dataclasses.replace(inventory, servers=servers)
         self.assertIn('Apart', self.found(plan, inventory, request))
+
+    def test_what_a_flavor_asks_for(self):
+        self.assertIn('Bound', self.change_servers(specs=(('pci_passthrough:alias', 'gpu:1'),)))
+        for specs in ((('trait:HW_X', 'required'),), (('aggregate_instance_extra_specs:a', 'b'),)):
+            self.assertIn('Wanted', self.change_servers(specs=specs))
+        for key, value in (('filter_tenant_id', 't1'), ('trait:HW_X', 'required')):
+            self.assertIn('Wanted', self.change_hosts(aggregates={key: frozenset({value})}))
+        self.assertEqual(set(), self.change_hosts(traits=frozenset({'HW_X'})))
+
+    def test_disk_and_dedicated_cpus(self):
+        self.assertIn('Roomy', self.change_hosts(disk_gb=0) | self.change_servers(pcpus=1))
 
     def test_not_movable(self):
         self.assertIn('MovedWell', self.change_servers(state='ERROR'))
