@@ -30,6 +30,7 @@ import zlib
 SLOT = 4096
 HEAD, TAIL, LINE = 64 * 1024, 192 * 1024, 8 * 1024
 HEARTBEAT = 10.0
+MARK = b'\x1e'  #: begins a line that is an event (strategies/events.py)
 GRACE = 30.0  #: seconds between TERM and KILL
 LOCK_WAIT = 2.0
 PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
@@ -120,6 +121,11 @@ class Shim:
         self._output = Output(self._at('output'))
         self._progress: dict[str, Any] = {'done': 0, 'total': len(self.job['ops']), 'text': ''}
         self._warnings: list[str] = []
+        self._gathered: dict[str, list[str]] = {}
+        #: host -> what an event said became of it
+        self._hosts: dict[str, dict[str, Any]] = {}
+        #: other attempts, each of another host, that this job does as well
+        self._members: list[dict[str, str]] = self.job.get('members') or []
         self._running: set[int] = set()
         self._deadline = time.monotonic() + self.job['timeout']
         self._over = threading.Event()
@@ -135,6 +141,10 @@ class Shim:
         if not self._begin():
             return 3
         begun = _now()
+        if not self._begin_members():
+            why = 'the step of another host that belongs to this run was given up'
+            self._end('failed', 75, f'{why}; nothing was done', begun)
+            return 75
         held = self._take_host()
         if held is None:
             why = 'another step holds the lock of this host; nothing was done'
@@ -143,6 +153,8 @@ class Shim:
         threading.Thread(target=self._beat, daemon=True).start()
         try:
             self._operations()
+            if self.job.get('reboots'):
+                self._await_restart()
         except Failed as e:
             self._diagnose()
             result = ('failed', e.rc, str(e))
@@ -150,6 +162,7 @@ class Shim:
             result = ('failed', 1, f'{type(e).__name__}: {e}')
         else:
             result = ('succeeded', 0, '')
+        self._always()
         self._ended.set()
         self._end_descendants()
         self._end(*result, begun)
@@ -169,6 +182,21 @@ class Shim:
             os.unlink(mine)
         return True
 
+    def _begin_members(self) -> bool:
+        """Begin the attempts of the other hosts: one file, one lock, a name in each place.
+
+        One that cannot begin any more forbids all of it; nothing was done yet.
+        """
+        begun: list[dict[str, str]] = []
+        for member in self._members:
+            try:
+                os.link(self._at('started'), os.path.join(member['place'], 'started'))
+            except FileExistsError:
+                self._members = begun
+                return False
+            begun.append(member)
+        return True
+
     def _take_host(self) -> int | None:
         """Take the lock of the host; what we start inherits it, and keeps it if we are killed."""
         fd = os.open(self.job['lock'], os.O_RDWR | os.O_CREAT, 0o600)
@@ -185,18 +213,34 @@ class Shim:
 
     def _end(self, result: str, rc: int, error: str, begun: int) -> None:
         self._output.save()
-        data = dict(self.job.get('data') or {}) if result == 'succeeded' else {}
-        if self._warnings:
-            data['warnings'] = self._warnings[:20]
+        warnings = {'warnings': self._warnings[:20]} if self._warnings else {}
         outcome = {
             'result': result,
             'rc': rc,
             'error': error[:1500],
-            'data': data,
+            'data': {**self._gathered, **warnings},
             'started_at': begun,
             'finished_at': _now(),
         }
-        write_slot(self._at('outcome'), outcome)
+        for member in self._members:
+            said = self._hosts.get(member['host'], {})
+            with contextlib.suppress(OSError):
+                output = said.get('output') or self._output.last.decode(errors='replace')
+                replace(os.path.join(member['place'], 'output'), output.encode())
+            self._fill(member['place'], outcome, said)
+        self._fill(self._dir, outcome, self._hosts.get(self.job.get('host') or '', {}))
+
+    def _fill(self, place: str, outcome: dict[str, Any], said: dict[str, Any]) -> None:
+        """Fill the slot of an attempt: what was said of its host goes over the job's own."""
+        one = dict(outcome)
+        if said:
+            result = said.get('result')
+            one['result'] = result if result in ('succeeded', 'failed') else 'unknown'
+            one['error'] = str(said.get('error') or '')[:1500]
+            one['rc'] = int(result != 'succeeded')
+        ours = self.job.get('data') or {} if one['result'] == 'succeeded' else {}
+        one['data'] = {**one['data'], **ours, **(said.get('data') or {})}
+        write_slot(os.path.join(place, 'outcome'), one)
 
     def _beat(self) -> None:
         """Save output and progress; watch the deadline."""
@@ -215,8 +259,21 @@ class Shim:
 
     def _note(self, **changes: Any) -> None:
         self._progress.update(changes, at=_now())
-        with contextlib.suppress(OSError):
-            replace(self._at('progress'), json.dumps(self._progress).encode())
+        text = json.dumps(self._progress).encode()
+        for place in (self._dir, *(m['place'] for m in self._members)):
+            with contextlib.suppress(OSError):
+                replace(os.path.join(place, 'progress'), text)
+
+    def _event(self, line: bytes) -> None:
+        """Take what a program of ours tells of its progress, or of a host."""
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(said.get('progress'), dict):
+            self._note(**{k: said['progress'].get(k) for k in ('text', 'done', 'total')})
+        elif isinstance(said.get('host'), str):
+            self._hosts[said['host']] = said
 
     # -- operations ----------------------------------------------------------------------------
 
@@ -243,6 +300,13 @@ class Shim:
             if self._over.is_set() and self.job['interruptible']:
                 raise Failed(f'timed out after {self.job["timeout"]} s', 124)
 
+    def _await_restart(self) -> None:
+        """Be ended by the restart that was asked for: what came of it, the next boot tells."""
+        self._note(done=len(self.job['ops']), text='waiting for the host to restart')
+        while not self._over.wait(1.0):
+            pass
+        raise Failed(f'the host did not restart in {self.job["timeout"]} s', 124)
+
     def _together(self, group: list[Op]) -> list[str]:
         if len(group) == 1:
             return [self._operation(group[0])]
@@ -265,6 +329,8 @@ class Shim:
         return [one for one in said if isinstance(one, str)]
 
     def _operation(self, op: Op) -> str:
+        if op.get('gather'):
+            return self._gather(op)
         if op['do'] == 'run':
             return self._repeat(op)
         try:
@@ -272,6 +338,16 @@ class Shim:
         except OSError as e:
             raise Failed(f'{op["title"]}: {e}') from e
         return 'done'
+
+    def _gather(self, op: Op) -> str:
+        kept = self._at('gathered')
+        said = self._repeat({**op, 'stdout': kept, 'mode': 0o600})
+        with open(kept, encoding='utf-8', errors='replace') as f:
+            lines = [line.strip()[:200] for line in f if line.strip()]
+        for line in lines:
+            self._output.add(line.encode())
+        self._gathered.setdefault(op['gather'], []).extend(lines[:20])
+        return said
 
     def _repeat(self, op: Op) -> str:
         exits = {int(k): v for k, v in op['exits'].items()}
@@ -289,11 +365,16 @@ class Shim:
                 self._warnings.append(f'{op["title"]}: {broke} (status {status})')
                 return 'done'
             if meaning == 'failed':
-                said = self._output.last.decode(errors='replace').strip()[:300]
-                why = f': {said}' if said and not said.startswith('---') else ''
-                raise Failed(f'{op["title"]}: {_ending(status)}{why}', status)
+                raise Failed(f'{op["title"]}: {self._why(op, status)}', status)
             return str(meaning)
         raise Failed(f'{op["title"]}: not finished in {op["timeout"]} s or {op["limit"]} turns')
+
+    def _why(self, op: Op, status: int) -> str:
+        """Say why a command failed: by its exit status, and by the last thing it said."""
+        words = (op.get('words') or {}).get(str(status))
+        said = self._output.last.decode(errors='replace').strip()[:300]
+        more = f': {said}' if said and not said.startswith('---') else ''
+        return f'{words or _ending(status)}{more}'
 
     def _run(self, op: Op, until: float) -> int:
         argv = op['argv']
@@ -327,7 +408,8 @@ class Shim:
     def _watch(self, p: 'subprocess.Popen[bytes]', op: Op, until: float) -> int:
         self._running.add(p.pid)
         pipe = p.stderr if op.get('stdout') else p.stdout
-        reader = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        events = bool(op.get('events'))
+        reader = threading.Thread(target=self._read, args=(pipe, events), daemon=True)
         reader.start()
         late = False
         try:
@@ -349,9 +431,12 @@ class Shim:
             raise Failed(f'{op["title"]}: timed out after {self.job["timeout"]} s', 124)
         return p.returncode
 
-    def _read(self, pipe: Any) -> None:
+    def _read(self, pipe: Any, events: bool) -> None:
         while line := pipe.readline(LINE):
-            self._output.add(line)
+            if events and line.startswith(MARK):
+                self._event(line[1:])
+            else:
+                self._output.add(line)
 
     def _say(self, text: str) -> None:
         self._output.add(f'--- {text}'.encode())
@@ -361,6 +446,14 @@ class Shim:
             self._say(op['title'])
             with contextlib.suppress(Failed):
                 self._run(op, time.monotonic() + 20)
+
+    def _always(self) -> None:
+        """Do what is owed however the attempt ended; a failure of it is a warning."""
+        for op in self.job.get('always') or ():
+            try:
+                self._operation(op)
+            except Exception as e:
+                self._warnings.append(f'{op["title"]}: {e}'[:300])
 
     # -- the end of processes ------------------------------------------------------------------
 
@@ -416,8 +509,11 @@ class Shim:
         _sync(os.path.dirname(op['path']))
 
     def _rename(self, op: Op) -> None:
-        with open(op['path'], 'rb') as f:
-            os.fsync(f.fileno())
+        fd = os.open(op['path'], os.O_RDONLY)  # a file or a directory
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(op['path'], op['target'])
         _sync(os.path.dirname(op['target']))
 

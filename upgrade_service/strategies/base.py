@@ -23,7 +23,10 @@ class Op:
 
     run      argv (absolute argv[0]), env, cwd, user, timeout (s), exits {code: meaning},
              stdout: file (mode) that takes its output instead of the log,
-             limit and pause (s): how often, and how fast, 'again' is done again
+             limit and pause (s): how often, and how fast, 'again' is done again;
+             words {code: sentence}: what a failure with that exit status means;
+             events: its output may hold events (see events.py): progress, and the outcome
+             of each host
     symlink  path, target: replaced atomically
     mkdir    path, mode
     remove   path: a file, link or tree below one of the job's `roots`
@@ -55,6 +58,10 @@ class Op:
     stdout: str | None = None
     limit: int = 1000
     pause: float = 0.0
+    #: `run`: keep the lines it prints (20 at most) as the outcome's data of this name
+    gather: str | None = None
+    words: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    events: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +72,13 @@ class Job:
     timeout: int  #: seconds for the whole job
     #: may be ended at the deadline; otherwise it is only flagged as overdue
     interruptible: bool = False
+    #: the host restarts at its end: it has succeeded once the host runs again and check()
+    #: says that the goal is met, within the step's timeout. It is never begun a second time.
+    reboots: bool = False
     user: str | None = None
     roots: tuple[str, ...] = ()  #: nothing outside of these trees is removed
     diagnose: tuple[Op, ...] = ()  #: when it failed: commands whose output tells why
+    always: tuple[Op, ...] = ()  #: done at the end, whatever came of the others
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: of a success
 
 
@@ -112,6 +123,7 @@ class Site:
     settings: Mapping[str, Any]  #: engine.d/<strategy>.yaml
     state_dir: str
     projects: Any = None  #: the project data (projects.loader.Projects)
+    rehearsal: bool = False  #: a dry run: look, and change not even a cache
 
 
 #: params of a step; there are no others, and none of them is a path, a command or a URL
@@ -123,7 +135,15 @@ PARAMS_SCHEMA: dict[str, Any] = {
         'from_version': {'anyOf': [{'type': 'null'}, {'$ref': '#/$defs/version'}]},
         'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'days': {'type': 'integer', 'minimum': 1, 'maximum': 36500},
         'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
+        # of a host whose projects change together: what each of them is to be
+        'projects': {
+            'type': 'object',
+            'maxProperties': 64,
+            'propertyNames': {'pattern': r'^[a-z0-9][a-z0-9_-]{0,62}\Z'},
+            'additionalProperties': {'$ref': '#/$defs/version'},
+        },
         'units': {
             'type': 'array',
             'maxItems': 64,
@@ -147,6 +167,8 @@ class UpgradeStrategy(abc.ABC):
     in_process: frozenset[str] = frozenset()
     #: kinds this strategy knows
     kinds: frozenset[str] = frozenset()
+    #: kinds of which one job can do the steps of several hosts (see `run_together`)
+    together: frozenset[str] = frozenset()
     #: schema (JSON) of its file in engine.d
     settings_schema: Mapping[str, Any] = {'type': 'object'}
     #: schema (JSON) of a step's params
@@ -177,6 +199,14 @@ class UpgradeStrategy(abc.ABC):
         'state'}]}; `state` is systemd's ActiveState. Read-only and quick.
         """
 
+    def hosts(self, site: Site) -> frozenset[str]:
+        """Name the hosts whose steps may be done from here; by default only this one.
+
+        A strategy that changes other hosts (Ansible does) names them from its settings;
+        the conductor believes that of hosts in its own `deployment_hosts` only.
+        """
+        return frozenset({site.host})
+
     def refusal(self, task: Task, site: Site) -> str | None:
         """Say why the settings of this host do not allow a step; None if they do."""
         return None
@@ -191,6 +221,15 @@ class UpgradeStrategy(abc.ABC):
 
         :raises Refused: the settings do not allow it; nothing was changed.
         """
+
+    def run_together(self, tasks: Sequence[Task], site: Site) -> Job:
+        """Return one job for steps that differ in their host only; a kind in `together`.
+
+        Its events say the outcome of each host; `direction` is in the tasks.
+
+        :raises Refused: the settings do not allow it; nothing was changed.
+        """
+        raise NotImplementedError(f'{self.name} does one host at a time')
 
     def undo(self, task: Task, site: Site) -> Job | Outcome:
         """Return the job that reverses the step; only for kinds with an undo."""

@@ -21,6 +21,9 @@ UNIT_STATES = {
     'failed': 'down',
 }
 
+#: facts of an engine that tell whether its host is ready for an upgrade
+READINESS = ('backup', 'disks', 'members')
+
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
@@ -41,16 +44,24 @@ def merge(
     releases: Any,
     projects: Any,
     clock: Clock,
+    deployment_hosts: frozenset[str] = frozenset(),
 ) -> model.Inventory:
-    """Make the inventory of a cluster."""
+    """Make the inventory of a cluster.
+
+    `deployment_hosts`: whose engines are believed when they offer to do the steps of others.
+    """
     engines = current_agents(agents)
     services = merge_services(found, engines, releases, projects)
     known = {name for f in found for name in f.hosts} | {
         s.host for s in services if s.source == 'engine' and not listed(projects, s.binary)
     }
     services = [s for s in services if s.host in known]
+    executors = _executors(engines, deployment_hosts, clock)
     hosts = {
-        name: _host(name, found, services, engines.get(name), projects, clock)
+        name: dataclasses.replace(
+            _host(name, found, services, engines.get(name), projects, clock),
+            executors=executors.get(name, {}),
+        )
         for name in sorted(known)
     }
     inventory = model.Inventory(
@@ -159,7 +170,7 @@ def _roles(services: Iterable[model.Service], projects: Any) -> frozenset[str]:
     for service in services:
         project = projects.by_binary(service.binary)
         binary = project.services[service.binary] if project else None
-        if binary is None:
+        if binary is None or project.kind == 'infrastructure':
             continue
         if binary.plane == 'control':
             roles.add('control')
@@ -172,15 +183,32 @@ def _roles(services: Iterable[model.Service], projects: Any) -> frozenset[str]:
     return frozenset(roles)
 
 
+def _executors(
+    engines: Agents, deployment_hosts: frozenset[str], clock: Clock
+) -> dict[str, dict[str, str]]:
+    """Return host -> {strategy: engine of a deployment host that does its steps}."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(deployment_hosts & set(engines)):
+        engine = engines[name]
+        if _engine_facts(engine, clock).get('agent_state') != 'up':
+            continue
+        for strategy, said in ((engine.get('facts') or {}).get('strategies') or {}).items():
+            for host in said.get('hosts') or () if said.get('ready') else ():
+                found.setdefault(host, {}).setdefault(strategy, engine['id'])
+    return found
+
+
 def _engine_facts(engine: Mapping[str, Any] | None, clock: Clock) -> dict[str, Any]:
     if engine is None or engine['state'] != 'active':
         return {}
     seen, facts_at = engine.get('seen_at'), engine.get('facts_at')
     up = seen is not None and clock.now - seen <= clock.agent_timeout * 1000
-    offered = (engine.get('facts') or {}).get('strategies') or {}
+    facts = engine.get('facts') or {}
+    offered = facts.get('strategies') or {}
     return {
         'agent': engine['id'],
         'agent_state': 'up' if up else 'down',
         'facts_age': None if facts_at is None else max(0, clock.now - facts_at) / 1000,
         'strategies': frozenset(n for n, s in offered.items() if s.get('ready')),
+        'readiness': {k: facts[k] for k in READINESS if isinstance(facts.get(k), dict)},
     }

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import model
+from upgrade_service.projects import loader
+from upgrade_service.projects import releases as releases_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,28 @@ class Request:
         return project not in self.policy['skip_projects'] and (
             wanted is None or project in wanted
         )
+
+    def commit(self, project: str) -> str | None:
+        """Return the commit of a project's source that is asked for, if one is."""
+        found: str | None = self.policy['commits'].get(project)
+        return found
+
+    def version(self, project: loader.Project, releases: releases_data.Releases) -> str | None:
+        """Return the version that a project is to reach; a commit is a version of its own."""
+        tag, commit = project.target(self.to_release, releases), self.commit(project.name)
+        return f'{tag}+g{commit[:12]}' if tag and commit else tag
+
+    def behind(
+        self,
+        service: model.Service,
+        project: loader.Project | None,
+        releases: releases_data.Releases,
+    ) -> bool:
+        """Tell whether a service has to change; one of unknown release has to."""
+        if project is not None and (project.independent or self.commit(project.name)):
+            return self.version(project, releases) not in (None, service.version)
+        release, wanted = releases.get(service.release or ''), releases.get(self.to_release)
+        return release is None or wanted is None or release < wanted
 
 
 def share(amount: int | str | None, of: int) -> int:

@@ -21,16 +21,26 @@ distribution: demo-service
 module: demo
 summary: A little project
 sources: [{id: us, ref: 'this test'}]
-upgrade: {rolling: true, skip_level: false, source: us, proof: doc}
+upgrade:
+  adjacent: {manner: rolling, source: us, proof: doc}
+  slurp: {manner: cold, source: us, proof: doc}
 services:
   demo-api: {plane: control, start: 1, api: {type: demo, path: /, codes: [200]}}
   demo-worker: {plane: control, start: 1}
 commands:
   upgrade_check:
-    - {argv: [demo-manage, '{config}', check], code: target, exits: {0: done, 255: broken}}
-  db_expand: [{argv: [demo-manage, sync], code: target}]
+    - argv: [demo-manage, '{config}', check]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 255: broken}
+  db_expand: [{argv: [demo-manage, sync], code: target, source: us, proof: doc}]
   online_migrations:
-    - {argv: [demo-manage, migrate], code: target, exits: {0: done, 1: again}}
+    - argv: [demo-manage, migrate]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 1: again}
 config: {args: [--config-file, /etc/demo.conf]}
 prove: {imports: [demo, demo.main], scripts: [demo-manage, demo-api]}
 databases: [demo]
@@ -95,9 +105,32 @@ def make_wheel(folder, version, extra=''):
         wheel.writestr(f'{info}/RECORD', f'{record}{info}/RECORD,,\n')
 
 
+#: the build backend of the source tree: makes the same wheel from the tree itself
+BACKEND = """
+import pathlib, sys
+sys.path.insert(0, {here!r})
+import demo
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    version = pathlib.Path('VERSION').read_text()
+    demo.make_wheel(wheel_directory, version)
+    return f'demo_service-{{version}}-py3-none-any.whl'
+"""
+
+
+def make_source(folder, version):
+    """Make a source tree that pip can build without anything from an index."""
+    folder.mkdir(exist_ok=True)
+    (folder / 'VERSION').write_text(version)
+    (folder / 'backend.py').write_text(BACKEND.format(here=str(pathlib.Path(__file__).parent)))
+    (folder / 'pyproject.toml').write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+
+
 #: stands for uv where it is not about the installer: unpacks a wheel, makes its scripts
 INSTALLER = """#!/usr/bin/python3 -IS
-import glob, os, sys, zipfile
+import glob, os, shutil, sys, zipfile
 args = sys.argv[1:]
 bins = os.path.dirname(args[args.index('--python') + 1])
 links = args[args.index('--find-links') + 1]
@@ -106,6 +139,8 @@ found = glob.glob(f'{links}/{name.replace("-", "_")}-{version}-*.whl')
 if not found:
     sys.exit(f'no {name} {version} in {links}')
 (site,) = glob.glob(f'{bins}/../lib/python3*/site-packages')
+for old in glob.glob(f'{site}/demo_service-*.dist-info'):
+    shutil.rmtree(old)
 zipfile.ZipFile(found[0]).extractall(site)
 for script, function in (('demo-manage', 'manage'), ('demo-api', 'api')):
     path = f'{bins}/{script}'
@@ -152,9 +187,11 @@ class Systemd:
             return 0, self._shown(names[0]).split('ActiveState=')[1].split()[0]
         if verb == 'show':
             return 0, '\n'.join(self._shown(n) for n in self.units)
-        if verb == 'restart':
+        if verb in ('stop', 'restart'):
             for name in names:
                 self.stop(name)
+        if verb == 'restart':
+            for name in names:
                 self.processes[name] = subprocess.Popen(self.units[name], cwd='/')
         return 0, ''
 
