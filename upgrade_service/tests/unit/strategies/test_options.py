@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 
+import oslo_config
+
 from upgrade_service.strategies.programs import options
 from upgrade_service.tests import base
 
@@ -19,8 +21,8 @@ from oslo_config import cfg
 def list_opts():
     return [('DEFAULT', [cfg.StrOpt('plain', deprecated_for_removal=True, deprecated_since='2.0',
                                     deprecated_reason='nobody wants it')]),
-            ('paint', [cfg.StrOpt('color', secret=True,
-                                  deprecated_opts=[cfg.DeprecatedOpt('colour', group='DEFAULT')])]),
+            ('paint', [cfg.StrOpt('color', secret=True, deprecated_opts=[
+                cfg.DeprecatedOpt('colour', group='DEFAULT')])]),
             ('Brush', [cfg.StrOpt('hair-kind')])]
 """
 NEEDS_MORE = 'import hardware_nobody_has.driver as d\nclass Driver(d.Base): pass\n' + NEW
@@ -49,6 +51,11 @@ class TestOptions(base.TestCase):
         self.dir = pathlib.Path(folder.name)
         self.config = self.dir / 'demo.conf'
         self.config.write_text(CONFIG)
+        # the libraries without what says which of them are installed: `demo` is alone
+        (self.dir / 'libraries').mkdir()
+        for path in pathlib.Path(oslo_config.__file__).parent.parent.iterdir():
+            if path.suffix != '.dist-info':
+                (self.dir / 'libraries' / path.name).symlink_to(path)
 
     def environment(self, name, code):
         """Return the interpreter of an environment in which a release is installed."""
@@ -59,9 +66,10 @@ class TestOptions(base.TestCase):
         (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: demo\nVersion: 1\n')
         (info / 'entry_points.txt').write_text('[oslo.config.opts]\ndemo = demo_opts:list_opts\n')
         python = self.dir / f'{name}-python'
-        # -I would not see the directory; everything else is as it is called for real
+        # -I would not see the directories; everything else is as it is called for real
         python.write_text(
-            f'#!/bin/bash\nexport PYTHONPATH={place}\nexec {sys.executable} "${{@/#-I/-s}}"\n'
+            f'#!/bin/bash\nexport PYTHONPATH={place}:{self.dir}/libraries\n'
+            f'exec {sys.executable} "${{@/#-I/-S}}"\n'
         )
         python.chmod(0o755)
         return str(python)
