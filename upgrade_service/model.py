@@ -351,6 +351,10 @@ KINDS: dict[str, Kind] = {
         timeout=900,
         estimate=10,
     ),
+    'check_members': Kind('host', 'wait until its quorum is whole', timeout=900, estimate=5),
+    'finish_members': Kind(
+        'host', 'make the upgrade of a quorum final', ponr=True, timeout=3600, estimate=10
+    ),
     'verify_host': Kind('host', 'read back what runs', timeout=300, estimate=2),
     'check_cloud': Kind('cloud', 'compare the cloud with the plan', timeout=300, estimate=3),
     'disable_host': Kind(
