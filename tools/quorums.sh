@@ -98,7 +98,8 @@ start_galeras() {
 
 rabbit_env() { # MEMBER: what a node and its tools need
     local data=$BASE/rabbit$1
-    printf '%s\n' "HOME=$BASE" "ERL_EPMD_PORT=$(port epmd '')" ERL_EPMD_ADDRESS=127.0.0.1 \
+    # without flags, as a cluster has them that was upgraded from an older series
+    printf '%s\n' RABBITMQ_FEATURE_FLAGS= "HOME=$BASE" "ERL_EPMD_PORT=$(port epmd '')" ERL_EPMD_ADDRESS=127.0.0.1 \
         RABBITMQ_CONF_ENV_FILE=/dev/null "RABBITMQ_NODENAME=rabbit$1@localhost" \
         "RABBITMQ_NODE_PORT=$(port amqp "$1")" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
         "RABBITMQ_DIST_PORT=$(port dist "$1")" "RABBITMQ_MNESIA_BASE=$data/mnesia" \
@@ -131,7 +132,9 @@ start_rabbits() {
     done
     for n in $MEMBERS; do
         wait_for "rabbit$n" ctl "$n" await_startup
-        [ "$n" = 1 ] || { ctl "$n" stop_app && ctl "$n" join_cluster rabbit1@localhost && ctl "$n" start_app; }
+        [ "$n" = 1 ] && continue
+        ctl "$n" stop_app && ctl "$n" join_cluster rabbit1@localhost && ctl "$n" start_app ||
+            die "rabbit$n does not join"
     done
 }
 
@@ -168,13 +171,13 @@ case ${1:-} in
         say up
         ;;
     stop) stop ;;
-    stop-member) # NAME, sql3 or rabbit3
-        kill "$(cat "$BASE/$2.pid")"
+    kill-member) # NAME, sql3 or rabbit3: as if its host had lost power
+        kill -KILL -- "-$(cat "$BASE/$2.pid")"
         ;;
     rabbit-env) rabbit_env "$2" ;;
     socket) echo "$BASE/sql$2/socket" ;;
     *)
-        echo 'Usage: tools/quorums.sh start [galera | rabbitmq] | stop | stop-member NAME | rabbit-env N | socket N' >&2
+        echo 'Usage: tools/quorums.sh start [galera | rabbitmq] | stop | kill-member NAME | rabbit-env N | socket N' >&2
         exit 2
         ;;
 esac

@@ -117,6 +117,7 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
             },
             'backup': database.readiness(layout),
             'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     @staticmethod

@@ -119,6 +119,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
             },
             'backup': database.readiness(layout),
             'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
