@@ -275,6 +275,8 @@ class Kind:
     undo: bool = False  #: a strategy can undo it
     skippable: bool = False  #: an operator may go on without it
     timeout: int = 600  #: seconds from start to close
+    #: a failure may pass by itself; what only a person can mend is not tried again
+    again: bool = True
     estimate: int = 5  #: seconds, when nothing better is known
 
 
@@ -290,6 +292,7 @@ KINDS: dict[str, Kind] = {
         'host',
         'hold its configuration against the options of the new version',
         skippable=True,
+        again=False,
         timeout=900,
         estimate=5,
     ),
@@ -297,10 +300,20 @@ KINDS: dict[str, Kind] = {
         'host', 'dump the databases', skippable=True, timeout=14400, estimate=10
     ),
     'verify_backup': Kind(
-        'host', 'restore the dump once, to prove it', skippable=True, timeout=14400, estimate=10
+        'host',
+        'restore the dump once, to prove it',
+        skippable=True,
+        again=False,
+        timeout=14400,
+        estimate=10,
     ),
     'rehearse_database': Kind(
-        'host', 'upgrade a copy of the databases', skippable=True, timeout=14400, estimate=40
+        'host',
+        'upgrade a copy of the databases',
+        skippable=True,
+        again=False,
+        timeout=14400,
+        estimate=40,
     ),
     'db_expand': Kind(
         'host', 'extend the schema; old code keeps working', timeout=14400, estimate=8
@@ -319,9 +332,11 @@ KINDS: dict[str, Kind] = {
     ),
     'db_purge': Kind('host', 'drop deleted rows', ponr=True, timeout=86400, estimate=10),
     'check_records': Kind(
-        'host', 'see that all records of its services agree', timeout=600, estimate=2
+        'host', 'see that all records of its services agree', again=False, timeout=600, estimate=2
     ),
-    'check_versions': Kind('cloud', 'see that no old code runs any more', timeout=600, estimate=5),
+    'check_versions': Kind(
+        'cloud', 'see that no old code runs any more', again=False, timeout=600, estimate=5
+    ),
     'stop_service': Kind(
         'host',
         'stop the services until all of them are upgraded',
@@ -354,6 +369,10 @@ KINDS: dict[str, Kind] = {
         ponr=True,
         timeout=900,
         estimate=10,
+    ),
+    'check_members': Kind('host', 'wait until its quorum is whole', timeout=900, estimate=5),
+    'finish_members': Kind(
+        'host', 'make the upgrade of a quorum final', ponr=True, timeout=3600, estimate=10
     ),
     'verify_host': Kind('host', 'read back what runs', timeout=300, estimate=2),
     'check_cloud': Kind('cloud', 'compare the cloud with the plan', timeout=300, estimate=3),

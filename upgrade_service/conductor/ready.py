@@ -202,6 +202,7 @@ def retries(node: boards.Node) -> bool:
     return (
         node.state == 'failed'
         and node.what.idempotent
+        and node.what.again
         and not node.final
         and node.attempt < MAX_ATTEMPTS
     )

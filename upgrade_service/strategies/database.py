@@ -121,25 +121,35 @@ def config_files(places: Places, project: loader.Project) -> list[str]:
 
 
 def readiness(places: Places) -> dict[str, Any]:
-    """Say whether dumps can be made here: {ready, reason, free_mb}; reads, runs nothing."""
+    """Say whether dumps can be made here: {ready, reason, provable}; reads, runs nothing."""
     try:
         backup = _backup(places)
     except exception.Refused as e:
-        return {'ready': False, 'reason': str(e)}
+        return {'ready': False, 'reason': str(e), 'provable': False}
     tools = [backup['command'][0]] if not backup.get('server') else _clients(backup)
     files = [backup.get('credentials'), (backup.get('scratch') or {}).get('credentials')]
     wrong = [f'{p} is not there' for p in tools if not os.access(p, os.X_OK)]
     wrong += [fault for path in files if path and (fault := _open_to_others(path))]
-    above = backup['dir']
-    while not os.path.isdir(above):
-        above = os.path.dirname(above)
-    stat = os.statvfs(above)
     return {
         'ready': not wrong,
         'reason': '; '.join(wrong),
         'provable': bool(backup.get('server') and backup.get('scratch')),
-        'free_mb': stat.f_bavail * stat.f_frsize // 2**20,
     }
+
+
+def disks(places: Places) -> dict[str, Any]:
+    """Return {path: {free_mb, min_mb}} of where new code and dumps go."""
+    least = int(places.settings.get('min_free_mb', 1024))
+    backup = places.settings.get('backup') or {}
+    paths = [p for p in (places.settings.get('root'), backup.get('dir')) if p]
+    return {path: {'free_mb': _free_mb(path), 'min_mb': least} for path in paths}
+
+
+def _free_mb(path: str) -> int:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize // 2**20
 
 
 def _clients(backup: Mapping[str, Any]) -> list[str]:

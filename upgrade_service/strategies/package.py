@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from upgrade_service import exception, model
-from upgrade_service.strategies import base, database, package_jobs, source_jobs
+from upgrade_service.strategies import base, database, members, package_jobs, source_jobs
 from upgrade_service.strategies import package_layout as layouts
 from upgrade_service.strategies import source as sources
 
@@ -21,7 +21,7 @@ _NAMES = {
     'type': 'array',
     'items': {'type': 'string', 'pattern': r'^[a-z0-9*?][A-Za-z0-9+._*?\[\]-]*\Z'},
 }
-_SHARED = ('config', 'backup', 'ready', 'systemctl', 'restart_timeout', 'min_free_mb')
+_SHARED = ('config', 'backup', 'members', 'ready', 'systemctl', 'restart_timeout', 'min_free_mb')
 
 SETTINGS_SCHEMA: dict[str, Any] = {
     'type': 'object',
@@ -58,6 +58,7 @@ _Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcom
 _JOBS: dict[str, _Maker] = {
     'prefetch': package_jobs.prefetch,
     **database.JOBS,
+    **members.JOBS,
     'upgrade_packages': package_jobs.upgrade_packages,
     'stop_service': source_jobs.stop_service,
     'upgrade_service': package_jobs.upgrade_service,
@@ -117,6 +118,8 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
                 for p, found in there.items()
             },
             'backup': database.readiness(layout),
+            'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     @staticmethod

@@ -12,7 +12,7 @@ import shutil
 from typing import Any
 
 from upgrade_service import exception
-from upgrade_service.strategies import base, database, source_install, source_jobs
+from upgrade_service.strategies import base, database, members, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
@@ -58,6 +58,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         git_command=_PATH,
         config=_map({'type': 'array', 'items': {'type': 'string'}}),
         backup=database.SETTINGS_SCHEMA,
+        members=members.SETTINGS_SCHEMA,
         ready=_map(
             _object(
                 url={'type': 'string', 'pattern': '^https?://'},
@@ -77,6 +78,7 @@ _Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcom
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_install.prefetch,
     **database.JOBS,
+    **members.JOBS,
     'rehearse_config': source_jobs.rehearse_config,
     'rehearse_database': database.rehearse_database,
     'stop_service': source_jobs.stop_service,
@@ -116,12 +118,16 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
                 for p in there
             },
             'backup': database.readiness(layout),
+            'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
         """Allow only projects that are known, and that are on this host."""
         if task.kind == 'check_host' and task.project is None:
             return None
+        if task.kind in members.JOBS:
+            return None  # the settings say whom it may ask
         layout = layouts.Layout(site)
         if task.project is None or task.project not in layout.projects:
             return f'no project data for {str(task.project)[:64]}'

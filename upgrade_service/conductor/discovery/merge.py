@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.discovery import base, checks
+from upgrade_service.conductor.discovery import base, checks, readiness
 
 #: systemd's ActiveState -> our state; a unit that is inactive is no service of the host
 UNIT_STATES = {
@@ -20,9 +20,6 @@ UNIT_STATES = {
     'deactivating': 'down',
     'failed': 'down',
 }
-
-#: facts of an engine that tell whether its host is ready for an upgrade
-READINESS = ('backup', 'disks', 'members')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,5 +207,5 @@ def _engine_facts(engine: Mapping[str, Any] | None, clock: Clock) -> dict[str, A
         'agent_state': 'up' if up else 'down',
         'facts_age': None if facts_at is None else max(0, clock.now - facts_at) / 1000,
         'strategies': frozenset(n for n, s in offered.items() if s.get('ready')),
-        'readiness': {k: facts[k] for k in READINESS if isinstance(facts.get(k), dict)},
+        'readiness': readiness.sound(facts),
     }

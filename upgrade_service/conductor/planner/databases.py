@@ -26,6 +26,9 @@ def prepare(build: 'stages.Build') -> None:
     for project in build.scope.order:
         for change in _each_host(build, project):
             _rehearse_config(build, change, fetched.get((change.host, project)))
+        for member in build.scope.control(project)[:1]:
+            if build.data(project).quorum and build.offers('check_members'):
+                build.add('check_members', member)
         first = _database_host(build, project)
         if first is not None:
             _rehearse(build, first, fetched.get((first.host, project)))
@@ -53,7 +56,8 @@ def _each_host(build: 'stages.Build', project: str) -> list[scopes.Change]:
 
 
 def _rehearse_config(build: 'stages.Build', change: scopes.Change, ready: int | None) -> None:
-    if build.scope.request.policy['rehearse']['config'] and build.offers('rehearse_config'):
+    wanted = build.scope.request.policy['rehearse']['config'] and build.data(change.project).prove
+    if wanted and build.offers('rehearse_config'):
         build.add('rehearse_config', change, [ready])
 
 
@@ -93,7 +97,7 @@ def _database_host(build: 'stages.Build', project: str) -> scopes.Change | None:
 
 def _has_finish(build: 'stages.Build', project: str) -> bool:
     finish = build.data(project).finish
-    return any(finish.get(key) for key in ('restart', 'online_migrations', 'contract'))
+    return any(finish.get(k) for k in ('restart', 'online_migrations', 'contract', 'members'))
 
 
 # -- finish ------------------------------------------------------------------------------------
@@ -127,6 +131,8 @@ def _finish_project(
         own = build.add('check_records', change, [seen])
     for host in restarts:
         own = last = build.add('restart_service', host, [own, last], host.binaries)
+    if data.finish.get('members'):
+        _finish_members(build, project, seen)
     if change is None:
         return last
     if data.finish.get('online_migrations'):
@@ -137,6 +143,15 @@ def _finish_project(
         days = build.scope.request.policy['tidy'][key]
         own = build.add(kind, change, [own], **({'days': days} if kind == 'db_purge' else {}))
     return last
+
+
+def _finish_members(build: 'stages.Build', project: str, seen: int) -> None:
+    """Let a quorum know that all of it is new: one member for all, or each for itself."""
+    data, last = build.data(project), seen
+    hosts = build.scope.control(project)
+    for change in hosts if data.finish['members'] == 'each' else hosts[:1]:
+        if build.offers('finish_members'):
+            last = build.add('finish_members', change, [last])
 
 
 def _tidied(build: 'stages.Build', project: str) -> dict[str, str]:

@@ -216,6 +216,8 @@ def _databases(build: Build, project: str, last: int | None) -> int | None:
 
 def _look(build: Build, change: scopes.Change, after: Iterable[int | None]) -> int:
     """Let the conductor look at a changed service from outside."""
+    if build.data(change.project).quorum and build.offers('check_members'):
+        after = [build.add('check_members', change, after)]
     params = {'binaries': list(change.binaries), 'version': build.scope.versions[change.project]}
     return build.draft.add(
         'verify_service',

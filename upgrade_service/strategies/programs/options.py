@@ -19,6 +19,7 @@ import json
 import logging
 import subprocess
 import sys
+import types
 from typing import Any
 from unittest import mock
 
@@ -69,8 +70,19 @@ def _load(entry: metadata.EntryPoint) -> list[tuple[Any, list[Any]]]:
         except ModuleNotFoundError as e:
             if not e.name or e.name in sys.modules:
                 raise
-            sys.modules[e.name] = mock.MagicMock(__path__=[], __name__=e.name)
+            sys.modules[e.name] = _Missing(e.name)
     raise RuntimeError('too many libraries are missing')
+
+
+class _Missing(types.ModuleType):
+    """Stands for a library that is not installed: whatever is asked of it is there."""
+
+    __path__: list[str] = []  # what makes it a package
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return mock.MagicMock()
 
 
 def _facts(opt: Any, group: str, namespace: str) -> dict[str, Any]:
