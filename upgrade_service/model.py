@@ -152,6 +152,7 @@ POLICY_DEFAULTS: dict[str, Any] = {
     'gates': ['finish'],
     'backup': {'database': True},
     'skip_projects': [],
+    'commits': {},
 }
 
 _SECONDS = {'type': 'integer', 'minimum': 0, 'maximum': 86400}
@@ -206,6 +207,15 @@ POLICY_SCHEMA: dict[str, Any] = {
             'properties': {'database': {'type': 'boolean'}},
         },
         'skip_projects': {'type': 'array', 'uniqueItems': True, 'items': {'type': 'string'}},
+        'commits': {
+            'type': 'object',
+            'maxProperties': 64,
+            'additionalProperties': {
+                'type': 'string',
+                'pattern': r'^[0-9a-f]{40}\Z',
+                'description': 'a full commit, 40 hexadecimal digits',
+            },
+        },
     },
 }
 

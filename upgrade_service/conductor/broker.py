@@ -60,6 +60,7 @@ class Broker:
         self._items: list[Row] = []
         self._acks: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._outbox = orders.Outbox(conf.conductor.resend_after)
+        self._taken_back = orders.Outbox(conf.conductor.resend_after)
         self._probed = orders.Outbox(PROBE_AFTER)
         self._release: set[str] | None = None
         self._looked: dict[str, tuple[float, str | None]] = {}
@@ -239,7 +240,9 @@ class Broker:
         if self._row['direction'] == 'forward':
             gates = transitions.gates(self.board, self._row['approvals'], self._post.now())
         moves += gates.moves
-        picks = self._pick(moves)
+        # what was just given back begins again in the next turn: a turn moves a step once
+        given_back = any(m.new == 'pending' for m in taken.moves.values())
+        picks = ready.Picks([], []) if given_back else self._pick(moves)
         ending = self._conclude(gates)
         self._commit(moves, ending)
         self._send(picks)
@@ -333,9 +336,9 @@ class Broker:
         return True
 
     def _take_back(self, nodes: list[boards.Node]) -> None:
-        for agent, group in self._probed.due(nodes).items():
+        for agent, group in self._taken_back.due(nodes).items():
             self._post.revoke(self.id, self.epoch, agent, group)
-            self._probed.sent(group)
+            self._taken_back.sent(group, again=True)
 
     def _to_release(self) -> bool:
         keep = ready.release(self.board)
@@ -379,7 +382,9 @@ class Broker:
 
     def _repeat(self) -> None:
         """Say again what has not been answered, and go on with cloud steps of a past owner."""
-        for agent, nodes in self._outbox.due(self.board.in_state('dispatched')).items():
+        waiting, orphans = transitions.whole(self.board)
+        self._take_back(orphans)
+        for agent, nodes in self._outbox.due(waiting).items():
             LOG.info('upgrade %s: sending %d steps to engine %s again', self.id, len(nodes), agent)
             self._post.order(self.id, self.epoch, agent, nodes, self._acks.pop(agent, []))
             self._outbox.sent(nodes, again=True)

@@ -223,10 +223,20 @@ class AgentManager:
             self.parts.reporter.say(*(i for n in known for i in self._standing(n.key)))
             new = [n for n in links if n.key not in book.attempts]
             if new and not self.parts.stopping.is_set():
-                self._take(said, new)
+                self._take(said, new, self._orphans(links))
         self.parts.reporter.flush()
 
-    def _take(self, said: Item, links: list[chain.Link]) -> None:
+    def _orphans(self, links: list[chain.Link]) -> list[chain.Link]:
+        """Return the new steps of an order behind one that was given back or went wrong.
+
+        It was answered alone if this process died in between; what follows relies on it.
+        """
+        known = [self.parts.book.attempts.get(n.key) for n in links]
+        bad = (at for at, e in enumerate(known) if e is not None and not _went_well(e))
+        first = next(bad, len(links))
+        return [n for n in links[first:] if n.key not in self.parts.book.attempts]
+
+    def _take(self, said: Item, links: list[chain.Link], orphans: list[chain.Link]) -> None:
         """Accept steps up to the first that cannot be taken; answer the others."""
         lock = chain.HostLock(self._dir / 'host.lock')
         free = not self._chains and lock.take()
@@ -235,7 +245,8 @@ class AgentManager:
             if why:
                 self._refuse(links, why)
                 return
-            good = self._refuse_steps(said, links)
+            self._give_back(said, orphans)
+            good = self._refuse_steps(said, [n for n in links if n not in orphans])
             if not good or not self._accept(said, good):
                 return
             made = together.chain_of(good, self.parts, lock)
@@ -382,6 +393,10 @@ class AgentManager:
         said = self._believed(env, 'keys')
         if said is not None and self._timely(said):
             self.identity.rotate(said['keys'])
+
+
+def _went_well(entry: journal.Entry) -> bool:
+    return entry.item is not None and chain.succeeded(entry.item)
 
 
 def _link(said: Item, step: Item, allowed: settings.Allowed) -> chain.Link:

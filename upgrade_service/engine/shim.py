@@ -483,8 +483,11 @@ class Shim:
         _sync(os.path.dirname(op['path']))
 
     def _rename(self, op: Op) -> None:
-        with open(op['path'], 'rb') as f:
-            os.fsync(f.fileno())
+        fd = os.open(op['path'], os.O_RDONLY)  # a file or a directory
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(op['path'], op['target'])
         _sync(os.path.dirname(op['target']))
 
