@@ -137,20 +137,11 @@ def _restart_job(
     data: dict[str, Any],
 ) -> base.Job:
     names = [u.name for u in units]
-    ctl = layout.systemctl
-    timeout = int(layout.settings.get('restart_timeout', 600))
-    ops = [
-        *before,
-        # one command: systemd stops and starts them side by side
-        Op(
-            do='run',
-            title=f'restart {", ".join(names)}',
-            argv=(ctl, 'restart', '--', *names),
-            timeout=timeout,
-        ),
-        *(_active(ctl, name) for name in names),
-        *_ready(layout, project, units),
-    ]
+    levels = sorted({_level(project, u) for u in units})
+    ops = list(before)
+    for level in levels:
+        ops += _restart(layout, [u.name for u in units if _level(project, u) == level])
+    ops += _ready(layout, project, units)
     tails = tuple(
         Op(
             do='run',
@@ -160,6 +151,23 @@ def _restart_job(
         for name in names
     )
     return base.Job(ops=tuple(ops), timeout=1800, interruptible=True, diagnose=tails, data=data)
+
+
+def _level(project: loader.Project, unit: layouts.Unit) -> int:
+    known = project.services.get(unit.binary)
+    return known.start if known else 1
+
+
+def _restart(layout: Layout, names: list[str]) -> list[Op]:
+    """Restart units by one command: systemd stops and starts them side by side."""
+    ctl = layout.systemctl
+    restart = Op(
+        do='run',
+        title=f'restart {", ".join(names)}',
+        argv=(ctl, 'restart', '--', *names),
+        timeout=int(layout.settings.get('restart_timeout', 600)),
+    )
+    return [restart, *(_active(ctl, name) for name in names)]
 
 
 def _active(systemctl: str, name: str) -> Op:
