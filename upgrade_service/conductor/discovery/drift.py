@@ -128,10 +128,12 @@ def _services(
     meant = {_same(s.host, s.binary, projects) for s in one.services}
     there = {_same(host, binary, projects) for host, binary in real}
     hosts = {host for host, _ in there}
+    # what is nowhere in the cloud is an option of the tool that is not used
+    used = {binary for _, binary in there}
     lists = {_same('', binary, projects)[1] for binary in one.lists}
     missing: dict[str, list[str]] = {}
     for host, binary in sorted(meant - there):
-        if host in hosts:
+        if host in hosts and binary in used:
             missing.setdefault(host, []).append(binary)
     extra: dict[str, list[str]] = {}
     for host, binary in sorted(there - meant):

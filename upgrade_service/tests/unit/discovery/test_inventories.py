@@ -186,12 +186,17 @@ class DriftTest(Case):
 
     def test_service_that_is_not_there_or_not_meant(self) -> None:
         tool = self.tool(
-            ('cmp1', 'neutron-l3-agent'), ('cmp2', 'nova-compute'), names=frozenset({'cmp1'})
+            ('cmp2', 'nova-compute'),
+            ('ctl1', 'nova-compute'),
+            ('cmp2', 'neutron-l3-agent'),
+            names=frozenset({'cmp1'}),
         )
-        inventory = self.merge(self.cloud('cmp1', 'cmp2'), tool)
+        services = [model.Service(project='nova', binary='nova-conductor', host='ctl1')]
+        control = base.Found(hosts={'ctl1': model.Host(name='ctl1')}, services=services)
+        inventory = self.merge(self.cloud('cmp1', 'cmp2'), control, tool)
         said = [p.message for p in inventory.problems if p.code == 'drift_service']
         self.assertEqual(2, len(said))
-        self.assertIn('neutron-l3-agent', said[0])
+        self.assertIn('means nova-compute to be on ctl1', said[0])
         self.assertIn('nova-compute runs on cmp1', said[1])
 
     def test_an_api_that_only_the_tool_knows_is_a_service(self) -> None:

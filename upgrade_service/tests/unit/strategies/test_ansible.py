@@ -1,9 +1,10 @@
 """Strategy `ansible` with the real ansible-runner and ansible-playbook, on local connections."""
 
-import dataclasses
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,16 +145,28 @@ class TestRuns(AnsibleCase):
         self.run_tasks(self.task())
         self.assertIn('task 3: Wait', [p.get('text') for p in self.seen])
 
-    def test_ended_at_its_deadline(self):
+    def test_ended_from_outside(self):
         self.play['values']['wait'] = 100
-        self.play['interruptible'] = True
         task = self.task()
-        job = self.strategy.run(task, self.site())
-        process = self.runner.start(task, dataclasses.replace(job, timeout=8), 'u')
-        self.runner.wait(task.step, 1, process, lambda p: None, lambda: False)
+
+        def end_it(progress):
+            if 'Wait' in progress['text']:
+                for pid in self.pids():
+                    os.kill(pid, signal.SIGTERM)
+
+        process = self.start(task)
+        self.runner.wait(task.step, 1, process, end_it, lambda: False)
         found = self.runner.outcome(task.step, 1)
         self.assertEqual('unknown', found['result'])
         self.assertIn('the run was ended during task "Wait"', found['error'])
+
+    def pids(self):
+        """The processes that run our playbook."""
+        for entry in pathlib.Path('/proc').iterdir():
+            with contextlib.suppress(OSError):
+                words = (entry / 'cmdline').read_bytes() if entry.name.isdigit() else b''
+                if b'ansible_play\0' in words and str(self.playbook).encode() in words:
+                    yield int(entry.name)
 
     def test_a_play_that_is_ended_early_succeeds_for_nobody(self):
         text = UPGRADE.replace(
