@@ -83,6 +83,7 @@ _JOBS: dict[str, _Maker] = {
     'db_migrate': source_jobs.commands,
     'db_contract': source_jobs.commands,
     'online_migrations': source_jobs.commands,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -158,7 +159,9 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         return _JOBS[task.kind](task, layout, site)
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version that it came from."""
+        """Switch back to the version that it came from, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind != 'upgrade_service' or not task.params.get('from_version'):
             raise exception.Refused(reason=f'{task.kind} cannot be undone')
         layout = layouts.Layout(site)
@@ -185,7 +188,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         wrong = self._wrong_units(task, layout)
         if wanted and found != wanted:
             wrong.insert(0, f'{layout.current(project)} is {project} {found}, not {wanted}')
-        return _verdict(wrong, {'version': found})
+        return verdict(wrong, {'version': found})
 
     def _check_host(self, task: base.Task, layout: layouts.Layout) -> base.Outcome:
         """See what would keep the next steps from succeeding."""
@@ -201,10 +204,11 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
             free = shutil.disk_usage(layout.root).free // 2**20
             if free < settings.get('min_free_mb', 1024):
                 wrong.append(f'only {free} MiB are free in {layout.root}')
-        return _verdict(wrong, {})
+        return verdict(wrong, {})
 
 
-def _verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+def verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+    """Return the outcome of a look: failed if anything is wrong."""
     if wrong:
         return base.Outcome(
             result=base.Result.FAILED, rc=1, error='; '.join(wrong)[:1500], data=data

@@ -95,9 +95,9 @@ def upgrade_service(task: base.Task, layout: Layout, site: base.Site) -> base.Jo
         _built(layout, project.name, version)
     if not layout.in_place(project.name):
         switch = _switch(layout, project.name, version)
-        return _restart_job(layout, project, units, [switch], {'version': version})
+        return restart_job(layout, project, units, [switch], {'version': version})
     ops = source_in_place.switch(task, layout, site, [u.name for u in units])
-    job = _restart_job(layout, project, units, ops, {'version': version})
+    job = restart_job(layout, project, units, ops, {'version': version})
     # an environment that is half written is no environment: it is never ended
     own = source_in_place.roots(layout, project.name)
     return dataclasses.replace(job, interruptible=False, roots=own)
@@ -122,20 +122,34 @@ def _switch(layout: Layout, project: str, version: str) -> Op:
     )
 
 
+def stop_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
+    """Stop units; `upgrade_service` starts them again, with the new code."""
+    project = layout.data(task.project)
+    names = [u.name for u in layout.chosen(project.name, task.params.get('units'))]
+    stop = Op(
+        do='run',
+        title=f'stop {", ".join(names)}',
+        argv=(layout.systemctl, 'stop', '--', *names),
+        timeout=int(layout.settings.get('restart_timeout', 600)),
+    )
+    return base.Job(ops=(stop,), timeout=1800)
+
+
 def restart_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
     """Restart units, so that they look anew at what the others can do."""
     project = layout.data(task.project)
     units = layout.chosen(project.name, task.params.get('units'))
-    return _restart_job(layout, project, units, [], {})
+    return restart_job(layout, project, units, [], {})
 
 
-def _restart_job(
+def restart_job(
     layout: Layout,
     project: loader.Project,
     units: list[layouts.Unit],
     before: list[Op],
     data: dict[str, Any],
 ) -> base.Job:
+    """Do something, then restart units together and wait until they serve."""
     names = [u.name for u in units]
     levels = sorted({_level(project, u) for u in units})
     ops = list(before)
