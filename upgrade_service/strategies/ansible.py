@@ -13,7 +13,7 @@ import re
 import sys
 from typing import Any
 
-from upgrade_service import exception, model
+from upgrade_service import exception
 from upgrade_service.strategies import ansible_listing, base, trusted
 
 Op = base.Op
@@ -54,7 +54,12 @@ _PLAY: dict[str, Any] = {
     'then': {'required': ['playbook']},
 }
 _PLAYS = {'type': ['object', 'null'], 'additionalProperties': _PLAY}
-HOST_KINDS = frozenset(name for name, kind in model.KINDS.items() if kind.where == 'host')
+#: kinds that every plan may have, so that the settings must say something of each
+EVERY_PLAN = (
+    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
+    'online_migrations', 'upgrade_service', 'restart_service', 'verify_host',
+)  # fmt: skip
+KINDS = frozenset({'check_host', 'stop_service', 'upgrade_host', 'reboot_host', *EVERY_PLAN})
 
 SETTINGS_SCHEMA: dict[str, Any] = {
     **_object(
@@ -76,7 +81,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         },
         playbooks={
             'type': 'object',
-            'propertyNames': {'enum': sorted(HOST_KINDS - {'check_host'})},
+            'propertyNames': {'enum': sorted(KINDS - {'check_host'})},
             'additionalProperties': _PLAYS,
         },
         undo=_PLAYS,
@@ -112,7 +117,7 @@ class AnsibleUpgradeStrategy(base.UpgradeStrategy):
 
     name = 'ansible'
     summary = "the operator's own Ansible playbooks, from a deployment host"
-    kinds = together = HOST_KINDS
+    kinds = together = KINDS
     settings_schema = SETTINGS_SCHEMA
 
     def __init__(self) -> None:
@@ -167,7 +172,7 @@ class AnsibleUpgradeStrategy(base.UpgradeStrategy):
         return self.run_together([task], site)
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job:
-        """Run the playbook with the version that the host came from."""
+        """Run the playbook for the way back: `version` is the one that ran before."""
         return self.run_together([dataclasses.replace(task, direction='back')], site)
 
     def run_together(self, tasks: Sequence[base.Task], site: base.Site) -> base.Job:
@@ -182,28 +187,13 @@ class AnsibleUpgradeStrategy(base.UpgradeStrategy):
             return base.Job(ops=(), timeout=first.timeout, data={'covered': True})
         _trusted(play, site.settings)
         ops = [play_op(play, first, hosts, site)]
-        version = values_version(first)
+        version = first.params.get('version')
         return base.Job(
             ops=tuple(ops),
             timeout=first.timeout,
             interruptible=bool(play.get('interruptible', first.kind in _READING)),
             data={'version': version} if version else {},
         )
-
-    def dry_run(self, task: base.Task, site: base.Site) -> base.Job:
-        """Run the playbook with `--check --diff`: what it would do, as far as it can tell."""
-        play = play_of(task, site.settings)
-        if play is None:
-            return base.Job(ops=(), timeout=task.timeout, data={'covered': True})
-        _trusted(play, site.settings)
-        op = play_op(play, task, [task.host], site, check=True)
-        return base.Job(ops=(op,), timeout=task.timeout, interruptible=True)
-
-
-def values_version(task: base.Task) -> str | None:
-    """Return the version that a step leads to."""
-    key = 'from_version' if task.direction == 'back' else 'version'
-    return task.params.get(key)
 
 
 # -- from the settings to a run ----------------------------------------------------------------
@@ -262,10 +252,6 @@ def values_of(play: Play, task: base.Task) -> dict[str, Any]:
     :raises Refused: names the variable.
     """
     params = {**task.params, 'project': task.project}
-    if task.direction == 'back':
-        params['version'] = task.params.get('from_version')
-        params['from_version'] = task.params.get('version')
-        params['release'] = task.params.get('from_release') or task.params.get('release')
     found = dict(play.get('values', {}))
     for variable, param in play.get('vars', {}).items():
         if params.get(param) is not None:
@@ -365,6 +351,11 @@ def check_job(hosts: Sequence[str], site: base.Site) -> base.Job:
     :raises Refused: a file is not there, or is not root's alone.
     """
     settings = site.settings
+    if unsaid := [kind for kind in EVERY_PLAN if kind not in settings['playbooks']]:
+        raise exception.Refused(
+            reason=f'ansible.yaml says nothing of {", ".join(unsaid)}: name a playbook for each '
+            'in `playbooks`, or null if the playbook of another step does it'
+        )
     ops = []
     for play in plays_of(settings):
         _trusted(play, settings)

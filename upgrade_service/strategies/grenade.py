@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from upgrade_service import exception, model
+from upgrade_service import exception
 from upgrade_service.strategies import base, grenade_run
 
 Op = base.Op
@@ -20,7 +20,6 @@ Op = base.Op
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _COMMIT = {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'}
 _BRANCH = {'type': 'string', 'pattern': r'^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}\Z'}
-_HOST_KINDS = frozenset(name for name, kind in model.KINDS.items() if kind.where == 'host')
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -48,7 +47,10 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['mode', 'directory', 'user', 'branches'],
 }
 #: kinds that grenade does by itself within the upgrade of a project
-COVERED = _HOST_KINDS - {'check_host', 'upgrade_service', 'verify_host'}
+COVERED = frozenset({
+    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
+    'online_migrations', 'stop_service', 'restart_service',
+})  # fmt: skip
 WORDS = {
     grenade_run.UNFIT: 'not fit for grenade',
     grenade_run.INCOMPLETE: 'grenade did not do all of it',
@@ -60,7 +62,7 @@ class GrenadeUpgradeStrategy(base.UpgradeStrategy):
 
     name = 'grenade'
     summary = 'a devstack, by grenade.sh or the scripts it has for each project'
-    kinds = _HOST_KINDS
+    kinds = COVERED | {'check_host', 'upgrade_service', 'verify_host'}
     settings_schema = SETTINGS_SCHEMA
 
     def facts(self, site: base.Site) -> dict[str, Any]:

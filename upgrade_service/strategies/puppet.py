@@ -6,20 +6,25 @@ to Hiera and manifests as external facts. Undoing a step pins the version before
 the agent again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import os
 import sys
 from typing import Any
 
-from upgrade_service import exception, model
+from upgrade_service import exception
 from upgrade_service.strategies import base
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _WORD = r'^[a-z][a-z0-9_]{0,62}\Z'
-_HOST_KINDS = {name for name, kind in model.KINDS.items() if kind.where == 'host'}
-#: kinds that the agent's run does; the others are the modules' own business
+#: kinds that a run of the agent does
 RUNS = frozenset({'upgrade_service', 'restart_service'})
+#: kinds that the modules may do within such a run
+COVERED = frozenset({
+    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
+    'online_migrations', 'stop_service',
+})  # fmt: skip
+KINDS = COVERED | RUNS | {'check_host', 'verify_host'}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -44,7 +49,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         covered={
             'type': 'array',
             'uniqueItems': True,
-            'items': {'enum': sorted(_HOST_KINDS - {'check_host', 'verify_host', *RUNS})},
+            'items': {'enum': sorted(COVERED)},
         },
         tags={
             'type': 'object',
@@ -77,9 +82,7 @@ class PuppetUpgradeStrategy(base.UpgradeStrategy):
 
     name = 'puppet'
     summary = 'puppet agent, with the environment and versions of the target pinned'
-    #: one run of the agent applies the catalogue of the whole host
-    unit_of_change = 'host'
-    kinds = frozenset(_HOST_KINDS)
+    kinds = KINDS
     settings_schema = SETTINGS_SCHEMA
 
     def facts(self, site: base.Site) -> dict[str, Any]:
@@ -98,10 +101,7 @@ class PuppetUpgradeStrategy(base.UpgradeStrategy):
             return None
         if task.kind == 'check_host' or task.kind in site.settings.get('covered', ()):
             return None
-        return (
-            f'puppet.yaml does not say what does {task.kind}: add it to `covered` if your modules '
-            'do it in the run of the agent'
-        )
+        return _unsaid([task.kind])
 
     def run(self, task: base.Task, site: base.Site) -> base.Job:
         """Check, pin and run, or read back."""
@@ -109,6 +109,10 @@ class PuppetUpgradeStrategy(base.UpgradeStrategy):
             return base.Job(ops=(), timeout=task.timeout, data={'covered': True})
         what = {'check_host': 'check', 'verify_host': 'verify'}.get(task.kind, 'apply')
         wanted = {} if what == 'check' else pins(task, site.settings)
+        if what == 'check':
+            unsaid = COVERED - {'stop_service', *site.settings.get('covered', ())}
+            if unsaid:
+                raise exception.Refused(reason=_unsaid(sorted(unsaid)))
         version = wanted.get('version')
         return base.Job(
             ops=(_child(what, wanted, site, task.timeout),),
@@ -118,22 +122,12 @@ class PuppetUpgradeStrategy(base.UpgradeStrategy):
             data={'version': version} if version else {},
         )
 
-    def undo(self, task: base.Task, site: base.Site) -> base.Job:
-        """Pin what was before and run again."""
-        if task.kind not in RUNS or not task.params.get('from_version'):
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
-        params = {
-            **task.params,
-            'version': task.params['from_version'],
-            'release': task.params.get('from_release') or task.params.get('release'),
-        }
-        return self.run(base.Task(**{**vars(task), 'params': params}), site)
 
-    def dry_run(self, task: base.Task, site: base.Site) -> base.Job:
-        """Run with --noop: what the agent would do."""
-        wanted = pins(task, site.settings) if task.kind in RUNS else {}
-        op = _child('noop', wanted, site, task.timeout)
-        return base.Job(ops=(op,), timeout=task.timeout, interruptible=True)
+def _unsaid(kinds: Sequence[str]) -> str:
+    return (
+        f'puppet.yaml does not say what does {", ".join(kinds)}: add it to `covered` if your '
+        'modules do it in the run of the agent; else upgrade with another strategy'
+    )
 
 
 def pins(task: base.Task, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,12 +165,12 @@ def _child(what: str, wanted: Mapping[str, Any], site: base.Site, timeout: int) 
         'vardir': settings.get('vardir'),
         'facts_dir': settings['facts_dir'],
         'patience': settings.get('patience', 300),
+        'environments': sorted(set((settings.get('environments') or {}).values())),
         'pins': dict(wanted),
     }
     titles = {
         'check': 'look at the Puppet agent',
         'apply': f'run the Puppet agent for {wanted.get("fact") or wanted.get("environment")}',
-        'noop': 'run the Puppet agent without changing anything',
         'verify': "read back the agent's last run",
     }
     argv = (sys.executable, '-m', 'upgrade_service.strategies.puppet_run', json.dumps(spec))

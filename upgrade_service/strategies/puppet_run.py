@@ -43,6 +43,7 @@ class Agent:
             word for key in ('confdir', 'vardir') if spec[key] for word in (f'--{key}', spec[key])
         ]
         self.settings = self._ask()
+        self.environments: list[str | None] = list(spec['environments'])
 
     def _argv(self, *words: str) -> list[str]:
         return [self._spec['puppet'], *words, *self._places]
@@ -193,9 +194,18 @@ def _why(path: pathlib.Path) -> str:
 
 
 def check(agent: Agent) -> int:
-    """Look at the agent, the server and the certificate; change nothing."""
+    """Look at the agent, the server, the certificate, and every environment of the settings.
+
+    Catalogues are compiled and gone through; nothing is changed.
+    """
     agent.ready()
-    return agent.run('--noop')
+    rc = 0
+    for name in agent.environments or [None]:
+        rc = agent.run('--noop', *(('--environment', name) if name else ()))
+        if rc not in (0, 2):
+            events.say(f'environment {name}: the agent ends with status {rc}')
+            return rc
+    return rc
 
 
 def apply(agent: Agent) -> int:
@@ -214,7 +224,7 @@ def verify(agent: Agent) -> int:
     return 0
 
 
-_WHAT = {'check': check, 'noop': check, 'apply': apply, 'verify': verify}
+_WHAT = {'check': check, 'apply': apply, 'verify': verify}
 
 
 def main() -> int:

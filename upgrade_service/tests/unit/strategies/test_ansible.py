@@ -67,7 +67,10 @@ class AnsibleCase(base.TestCase):
             'ansible': BIN,
             'inventory': [str(self.dir / 'inventory.yaml')],
             'hosts': {'names': ['ctl1'], 'groups': ['compute']},
-            'playbooks': {'upgrade_service': {'nova': self.play}, 'db_expand': None},
+            'playbooks': {
+                **dict.fromkeys(ansible.EVERY_PLAN),
+                'upgrade_service': {'nova': self.play},
+            },
             'env': {'ANSIBLE_SSH_ARGS': '-o ConnectTimeout=2 -o BatchMode=yes'},
         }
         self.strategy = ansible.AnsibleUpgradeStrategy()
@@ -122,7 +125,8 @@ class TestRuns(AnsibleCase):
         self.assertEqual(1, found['cmp2']['data']['changed'])
         self.assertIn('TASK [Install]', self.runner.output(tasks[0].step, 1))
         self.assertIn('cmp2', self.runner.output(tasks[1].step, 1))
-        found = self.run_tasks(self.task('cmp1', direction='back'))
+        back = {'version': '33.0.2', 'from_version': '34.0.0'}
+        found = self.run_tasks(self.task('cmp1', direction='back', params=back))
         self.assertEqual('33.0.2', found['cmp1']['data']['version'])
         self.assertEqual({'cmp1': '33.0.2', 'cmp2': '34.0.0'}, self.installed())
         # nothing of what ansible-runner writes is left behind
@@ -198,14 +202,12 @@ class TestRuns(AnsibleCase):
         self.assertEqual('succeeded', found['cmp1']['result'], found)
         self.assertEqual({'cmp1': '34.0.0'}, self.installed())
 
-    def test_dry_run_changes_nothing(self):
-        task = self.task()
-        job = self.strategy.dry_run(task, self.site())
-        process = self.runner.start(task, job, 'u')
-        self.runner.wait(task.step, 1, process, lambda p: None, lambda: False)
-        self.assertEqual('succeeded', self.runner.outcome(task.step, 1)['result'])
-        self.assertIn('+34.0.0', self.runner.output(task.step, 1))
-        self.assertEqual({}, self.installed())
+    def test_a_playbook_of_its_own_for_the_way_back(self):
+        other = self.write('plays/back.yaml', UPGRADE.replace('nova_version', 'came_from'))
+        play = {**self.play, 'playbook': str(other), 'vars': {'came_from': 'from_version'}}
+        self.settings['undo'] = {'nova': play}
+        self.run_tasks(self.task('cmp1', direction='back'))
+        self.assertEqual({'cmp1': '33.0.2'}, self.installed())
 
     def test_pinned_playbook(self):
         self.play['sha256'] = trusted.digest(str(self.playbook))
@@ -234,6 +236,12 @@ class TestCheck(AnsibleCase):
         self.assertIn('nova.yaml', outcome['error'])
 
     def test_dry_run_as_check(self):
+        self.play.update(
+            dry_run=True, values={'place': str(self.dir / 'place'), 'nova_version': '1'}
+        )
+        (outcome,) = self.check('cmp1').values()
+        self.assertEqual('succeeded', outcome['result'], outcome)
+        self.assertEqual({}, self.installed())
         self.play.update(dry_run=True, values={'place': str(self.dir / 'place')})
         (outcome,) = self.check('cmp1').values()
         self.assertEqual({}, self.installed())
@@ -257,11 +265,16 @@ class TestCheck(AnsibleCase):
 
     def test_what_is_not_named_is_refused(self):
         site = self.site()
-        self.assertIn('names no playbook for db_contract',
-                      self.strategy.refusal(self.task(kind='db_contract'), site))  # fmt: skip
+        self.assertIn('names no playbook for stop_service',
+                      self.strategy.refusal(self.task(kind='stop_service'), site))  # fmt: skip
         self.assertIn('upgrade_service of glance',
                       self.strategy.refusal(self.task(project='glance'), site))  # fmt: skip
         self.assertIn('no name of a host', self.strategy.refusal(self.task('a;b'), site))
+
+    def test_a_kind_of_which_nothing_is_said(self):
+        del self.settings['playbooks']['db_contract']
+        e = self.assertRaises(exception.Refused, self.check, 'cmp1')
+        self.assertIn('says nothing of db_contract', str(e))
 
     def test_template_characters(self):
         for value in ('{{ lookup("pipe", "id") }}', {'deep': ['{% raw %}']}, 'a{#b'):
