@@ -122,6 +122,10 @@ class PuppetUpgradeStrategy(base.UpgradeStrategy):
             data={'version': version} if version else {},
         )
 
+    def undo(self, task: base.Task, site: base.Site) -> base.Job:
+        """Pin what ran before (`version`, `release`) and run again."""
+        return self.run(task, site)
+
 
 def _unsaid(kinds: Sequence[str]) -> str:
     return (

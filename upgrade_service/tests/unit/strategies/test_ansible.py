@@ -265,8 +265,8 @@ class TestCheck(AnsibleCase):
 
     def test_what_is_not_named_is_refused(self):
         site = self.site()
-        self.assertIn('names no playbook for stop_service',
-                      self.strategy.refusal(self.task(kind='stop_service'), site))  # fmt: skip
+        self.assertIn('names no playbook for reboot_host',
+                      self.strategy.refusal(self.task(kind='reboot_host'), site))  # fmt: skip
         self.assertIn('upgrade_service of glance',
                       self.strategy.refusal(self.task(project='glance'), site))  # fmt: skip
         self.assertIn('no name of a host', self.strategy.refusal(self.task('a;b'), site))
