@@ -43,6 +43,7 @@ class Agent:
             word for key in ('confdir', 'vardir') if spec[key] for word in (f'--{key}', spec[key])
         ]
         self.settings = self._ask()
+        self.last = ''  #: the last thing that a run said
         self.environments: list[str | None] = list(spec['environments'])
 
     def _argv(self, *words: str) -> list[str]:
@@ -146,6 +147,7 @@ class Agent:
             done = 0
             for line in process.stdout or ():
                 events.say(line.rstrip('\n')[:4000])
+                self.last = events.clean(line).strip()[:300] or self.last
                 if line.startswith(('Notice: /', 'Info: Applying', 'Info: Retrieving')):
                     done += 1
                     events.progress(line.partition(': ')[2].strip())
@@ -203,7 +205,7 @@ def check(agent: Agent) -> int:
     for name in agent.environments or [None]:
         rc = agent.run('--noop', *(('--environment', name) if name else ()))
         if rc not in (0, 2):
-            events.say(f'environment {name}: the agent ends with status {rc}')
+            events.say(f'environment {name}: the agent ends with status {rc}: {agent.last}')
             return rc
     return rc
 
