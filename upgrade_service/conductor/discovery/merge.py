@@ -74,7 +74,11 @@ def merge(
     problems = [p for f in found for p in f.problems]
     problems.extend(drift.problems(said, services, projects))
     problems.extend(checks.problems(inventory, engines, projects, clock.facts_max_age))
-    return dataclasses.replace(inventory, problems=tuple(problems))
+    # an engine that acts for others need not be on a host of the cloud
+    ours = [
+        p for p in problems if p.code != 'engine_unknown_host' or p.host not in deployment_hosts
+    ]
+    return dataclasses.replace(inventory, problems=tuple(ours))
 
 
 def current_agents(agents: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -32,7 +32,8 @@ class GrenadeTest(base.TestCase):
         super().setUp()
         if not CHECKOUTS or os.geteuid():
             self.skipTest('UPGRADE_TEST_GRENADE_DIR names no checkouts, or this is not root')
-        self.dir = pathlib.Path(tempfile.mkdtemp())
+        # the user must reach it: not below the directory of the tests
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir='/var/tmp'))
         self.addCleanup(shutil.rmtree, self.dir)
         self.dir.chmod(0o755)
         self.stack = self.dir / 'stack'
