@@ -282,6 +282,11 @@ def i7(h: History) -> Iterator[str]:
 def i8(h: History) -> Iterator[str]:
     """What was accepted is on record by then, once, and nothing begins against it."""
     yield from _intents(h)
+    yield from begun_against_verbs(h)
+
+
+def begun_against_verbs(h: History) -> Iterator[str]:
+    """Name what began between the acceptance of a verb that stops and one that goes on."""
     stopped = ''
     for e in h.events:
         after = e['detail'].get('after')
