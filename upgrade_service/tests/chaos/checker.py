@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -111,7 +112,7 @@ def _spans(host: str, path: pathlib.Path) -> Iterator[Span]:
         return
     for line in text.splitlines():
         what, step, attempt, kind, at, pid = line.split()
-        said = {'step': step, 'attempt': int(attempt), 'kind': kind, 'begin': float(at)}
+        said: Row = {'step': step, 'attempt': int(attempt), 'kind': kind, 'begin': float(at)}
         if what == 'begin':
             began[step, pid] = said
         else:
@@ -144,7 +145,7 @@ def i1(h: History) -> Iterator[str]:
     """No two executions on a host overlap; so none of one step does."""
     for host in place.HOSTS:
         spans = sorted((s for s in h.spans if s.host == host), key=lambda s: s.begin)
-        for one, two in zip(spans, spans[1:], strict=False):
+        for one, two in itertools.pairwise(spans):
             if two.begin < _last_moment(h, one):
                 yield (
                     f'on {host} {two.kind}.{two.attempt} began while {one.kind}.{one.attempt} ran'

@@ -5,14 +5,17 @@ faults it is told of, and is then a conductor, an engine, the API or the simulat
 """
 
 from collections.abc import Callable
+import ctypes
 import functools
 import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from upgrade_service.cmd import prepare
 
@@ -33,6 +36,9 @@ from upgrade_service.tests.chaos import action, boundary, broken, place, wires
 def main(told: place.Told) -> None:
     """Be a process of the service until killed."""
     os.setsid()
+    # whoever ends the suite ends what it has started
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
     log = os.open(told.path(f'{told.name}.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -80,7 +86,7 @@ def _api(told: place.Told) -> None:
 
 def _engine(told: place.Told) -> None:
     boot = told.path(told.host, 'boot').read_text()
-    facts.boot_id = lambda: boot
+    broken.put(facts, 'boot_id', lambda: boot)
     manager.AgentManager(
         cfg.CONF,
         told.host,
@@ -99,7 +105,8 @@ def _cloud(told: place.Told) -> None:
         speed=50.0,
         clock=time.time,
     )  # fmt: skip
-    made.cloud.spec.users['admin'] = (place.CANARY, *made.cloud.spec.users['admin'][1:])
+    users: Any = made.cloud.spec.users
+    users['admin'] = (place.CANARY, *users['admin'][1:])
     made.start()
     clouds = made.clouds()
     told.path('clouds.new').write_text(json.dumps(clouds))

@@ -28,10 +28,10 @@ AGAIN = 0.15
 class Run:
     """The whole service for one upgrade."""
 
-    def __init__(self, scene: stage.Scene, broken: str = '', **more: Any) -> None:
+    def __init__(self, scene: stage.Scene, broken: str = '', more: Row | None = None) -> None:
         self.scene, self.folder = scene, scene.folder
         self.broken = broken
-        self.more: dict[str, Row] = more  #: {process: what it is told besides}
+        self.more: dict[str, Row] = more or {}  #: {process: what it is told besides}
         self.processes: dict[str, Any] = {}
         self._told: dict[str, place.Told] = {}
         self._again: dict[str, float] = {}

@@ -161,11 +161,15 @@ def messages(run: runs.Run, dice: random.Random) -> None:
 
 
 def partition(run: runs.Run, dice: random.Random) -> None:
-    """F10: a host is cut off; its step finishes, nothing new is tried meanwhile."""
+    """F10: a host is cut off while its step runs, another one before its order is sent."""
     begin(run, seconds=0.5)
     at_work(run, 'upgrade_service')
     with run.cut_off('cmp1'):
-        wait(run, 2.0)
+        wait(run, 1.0)
+    with run.cut_off('cmp2'):
+        until(run, lambda: [s for s in in_flight(run) if s['kind'] == 'upgrade_service'
+                            and s['host'] == 'cmp2'])  # fmt: skip
+        wait(run, 0.6)
 
 
 def database(run: runs.Run, dice: random.Random) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 import dataclasses
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,11 +38,13 @@ class Suite:
         self.passed = self.failed = 0
         self.faults: Counter[str] = Counter()
 
-    def once(self, name: str, scene: str, seed: int = 0, build: str = '', **more: Row) -> Result:
+    def once(
+        self, name: str, scene: str, seed: int = 0, build: str = '', more: Row | None = None
+    ) -> Result:
         """Make a run; nothing is tried twice."""
         began = time.monotonic()
         history = None
-        made = runs.Run(self.stage.set(name), build, **more)
+        made = runs.Run(self.stage.set(name), build, more)
         try:
             scenes.SCENES[scene](made, random.Random(seed))
             made.finish(12.0 if build else runs.PATIENCE)
@@ -87,8 +90,8 @@ class Suite:
     def counted(self, name: str) -> Counter[str]:
         """Return how often a process comes to each boundary when nothing happens to it."""
         found: Counter[str] | None = None
-        for n in range(2):
-            made = runs.Run(self.stage.set(f'count-{name}'), **{name: {'count': True}})
+        for _ in range(2):
+            made = runs.Run(self.stage.set(f'count-{name}'), more={name: {'count': True}})
             scenes.SCENES['boundary'](made, random.Random(0))
             made.finish()
             seen = Counter(r['name'] for r in place.lines(made.folder / f'{name}.boundaries'))
@@ -130,7 +133,7 @@ class Suite:
                 print(f'{name}: {k} of K, the time is over', flush=True)
 
     def _die(self, name: str, told: Row, what: str) -> bool:
-        result = self.once(f'die-{name}', 'boundary', **{name: told})
+        result = self.once(f'die-{name}', 'boundary', more={name: told})
         reached = bool(result.history) and any(
             f['kind'] == 'kill' and f.get('where')
             for f in result.history.faults  # type: ignore[union-attr]
@@ -192,6 +195,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run what is asked for; the last line is "N passed, N failed, N skipped"."""
     asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = asked.folder or tempfile.mkdtemp(prefix='chaos.')
     pathlib.Path(folder).mkdir(exist_ok=True)
     pathlib.Path(folder).chmod(0o755)

@@ -29,7 +29,7 @@ from upgrade_service.conductor import broker, orders
 from upgrade_service.db import api as db
 from upgrade_service.db import base as db_base
 from upgrade_service.db import migration, models
-from upgrade_service.engine import manager
+from upgrade_service.engine import manager, recovery
 from upgrade_service.strategies import base, noop
 from upgrade_service.tests.chaos import checker
 
@@ -57,7 +57,12 @@ class Traced(noop.NoopUpgradeStrategy):
 
     def run(self, task: base.Task, site: base.Site) -> base.Outcome:
         """Do it, or die."""
-        said = {'host': site.host, 'step': task.step, 'attempt': task.attempt, 'kind': task.kind}
+        said: Row = {
+            'host': site.host,
+            'step': task.step,
+            'attempt': task.attempt,
+            'kind': task.kind,
+        }
         begin, death, self.death = float(next(self._time)), self.death, ''
         if death == 'before':
             self.spans.append(checker.Span(**said, begin=begin, end=begin, good=False))
@@ -172,7 +177,7 @@ class Machine(stateful.RuleBasedStateMachine):
         made._conductors = made.parts.reporter._conductors = _Ear(self, made.id)  # type: ignore[assignment]
         self.engines[host], self.agents[host] = made, made.id
         with mock.patch.object(manager, 'POOL', self.waiting[host]):
-            manager.recovery.recover(made.parts, made._adopt)
+            recovery.recover(made.parts, made._adopt)
             made.parts.reporter.flush()
 
     def _draft(self) -> None:
@@ -252,7 +257,9 @@ class Machine(stateful.RuleBasedStateMachine):
     @stateful.rule(data=st.data())
     def order_arrives(self, data: Any) -> None:
         """Something that a conductor has said, ever, reaches an engine."""
-        agent, method, env = _one_of(data, self.orders)
+        self._deliver(*_one_of(data, self.orders))
+
+    def _deliver(self, agent: str, method: str, env: trust.Envelope) -> None:
         host = next(h for h, ident in self.agents.items() if ident == agent)
         with mock.patch.object(manager, 'POOL', self.waiting[host]):
             getattr(self.engines[host], method)({}, env)
@@ -288,6 +295,24 @@ class Machine(stateful.RuleBasedStateMachine):
         reporter = self.engines[host].parts.reporter
         reporter.say(*(e.item for e in self.engines[host].parts.book.unrecorded() if e.item))
         reporter.flush()
+
+    @stateful.rule(rounds=st.integers(1, 3))
+    def all_is_well(self, rounds: int) -> None:
+        """For a while nothing goes wrong: who owns the upgrade turns, and is heard."""
+        for _ in range(rounds):
+            name = db.upgrade_get(CTX, self.id)['owner']
+            if name not in self.brokers:
+                self.takes_over('one')
+                name = 'one'
+            sent, heard = len(self.orders), len(self.reports)
+            self.turns(name)
+            for agent, method, env in self.orders[sent:]:
+                self._deliver(agent, method, env)
+            for host in HOSTS:
+                self.works(host)
+            for agent, item in self.reports[heard:]:
+                if name in self.brokers:
+                    self.brokers[name].deliver({**item, 'agent': agent})
 
     # -- people --------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from testtools import content
 from upgrade_service.tests import base
 from upgrade_service.tests.model import machine
 
-EXAMPLES, LENGTH = 25, 50
+EXAMPLES, LENGTH = 12, 50
 
 
 class TestMachine(base.TestCase):
