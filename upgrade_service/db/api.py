@@ -8,14 +8,17 @@ from upgrade_service.db.agents import (
     agent_id,
     agent_list,
     agent_set_state,
+    agents_absent,
     agents_seen,
     enroll_token_create,
     strategy_rows,
 )
+from upgrade_service.db.alarms import alarm_list, alarms_tell
 from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
 from upgrade_service.db.audit import audited, grants, upgrade_of, verify
 from upgrade_service.db.base import configure, get_engine, now
 from upgrade_service.db.clusters import (
+    binary_hosts,
     cluster_create,
     cluster_delete,
     cluster_discover,
@@ -30,6 +33,7 @@ from upgrade_service.db.clusters import (
     service_list,
     service_summary,
 )
+from upgrade_service.db.regain import lost_note
 from upgrade_service.db.turns import (
     Mismatch,
     StepMove,
@@ -71,10 +75,14 @@ __all__ = [
     'agent_id',
     'agent_list',
     'agent_set_state',
+    'agents_absent',
     'agents_seen',
+    'alarm_list',
+    'alarms_tell',
     'answer_get',
     'answers_sweep',
     'audited',
+    'binary_hosts',
     'cluster_create',
     'cluster_delete',
     'cluster_discover',
@@ -91,6 +99,7 @@ __all__ = [
     'host_get',
     'host_list',
     'inventory_save',
+    'lost_note',
     'note_late',
     'now',
     'owner_note',

@@ -11,7 +11,7 @@ from sqlalchemy import orm
 
 from upgrade_service import context, exception, model, states
 from upgrade_service.db import asked as askeds
-from upgrade_service.db import base, clusters, models, turns
+from upgrade_service.db import base, clusters, models, regain, turns
 
 Context = context.RequestContext
 Row = dict[str, Any]
@@ -210,7 +210,7 @@ def _resume(t: turns.Turn, body: Row) -> Row:
             reason=f'the upgrade is blocked ({t.row.blocked_reason}): name that reason in '
             f'`acknowledge` to go on'
         )
-    return {'blocked_reason': None}
+    return {'blocked_reason': None, **regain.regain(t)}
 
 
 def _approve(t: turns.Turn, body: Row) -> Row:

@@ -121,6 +121,7 @@ class Shim:
         self._output = Output(self._at('output'))
         self._progress: dict[str, Any] = {'done': 0, 'total': len(self.job['ops']), 'text': ''}
         self._warnings: list[str] = []
+        self._gathered: dict[str, list[str]] = {}
         #: host -> what an event said became of it
         self._hosts: dict[str, dict[str, Any]] = {}
         #: other attempts, each of another host, that this job does as well
@@ -152,6 +153,8 @@ class Shim:
         threading.Thread(target=self._beat, daemon=True).start()
         try:
             self._operations()
+            if self.job.get('reboots'):
+                self._await_restart()
         except Failed as e:
             self._diagnose()
             result = ('failed', e.rc, str(e))
@@ -159,6 +162,7 @@ class Shim:
             result = ('failed', 1, f'{type(e).__name__}: {e}')
         else:
             result = ('succeeded', 0, '')
+        self._always()
         self._ended.set()
         self._end_descendants()
         self._end(*result, begun)
@@ -209,11 +213,12 @@ class Shim:
 
     def _end(self, result: str, rc: int, error: str, begun: int) -> None:
         self._output.save()
+        warnings = {'warnings': self._warnings[:20]} if self._warnings else {}
         outcome = {
             'result': result,
             'rc': rc,
             'error': error[:1500],
-            'data': {'warnings': self._warnings[:20]} if self._warnings else {},
+            'data': {**self._gathered, **warnings},
             'started_at': begun,
             'finished_at': _now(),
         }
@@ -295,6 +300,13 @@ class Shim:
             if self._over.is_set() and self.job['interruptible']:
                 raise Failed(f'timed out after {self.job["timeout"]} s', 124)
 
+    def _await_restart(self) -> None:
+        """Be ended by the restart that was asked for: what came of it, the next boot tells."""
+        self._note(done=len(self.job['ops']), text='waiting for the host to restart')
+        while not self._over.wait(1.0):
+            pass
+        raise Failed(f'the host did not restart in {self.job["timeout"]} s', 124)
+
     def _together(self, group: list[Op]) -> list[str]:
         if len(group) == 1:
             return [self._operation(group[0])]
@@ -317,6 +329,8 @@ class Shim:
         return [one for one in said if isinstance(one, str)]
 
     def _operation(self, op: Op) -> str:
+        if op.get('gather'):
+            return self._gather(op)
         if op['do'] == 'run':
             return self._repeat(op)
         try:
@@ -324,6 +338,16 @@ class Shim:
         except OSError as e:
             raise Failed(f'{op["title"]}: {e}') from e
         return 'done'
+
+    def _gather(self, op: Op) -> str:
+        kept = self._at('gathered')
+        said = self._repeat({**op, 'stdout': kept, 'mode': 0o600})
+        with open(kept, encoding='utf-8', errors='replace') as f:
+            lines = [line.strip()[:200] for line in f if line.strip()]
+        for line in lines:
+            self._output.add(line.encode())
+        self._gathered.setdefault(op['gather'], []).extend(lines[:20])
+        return said
 
     def _repeat(self, op: Op) -> str:
         exits = {int(k): v for k, v in op['exits'].items()}
@@ -422,6 +446,14 @@ class Shim:
             self._say(op['title'])
             with contextlib.suppress(Failed):
                 self._run(op, time.monotonic() + 20)
+
+    def _always(self) -> None:
+        """Do what is owed however the attempt ended; a failure of it is a warning."""
+        for op in self.job.get('always') or ():
+            try:
+                self._operation(op)
+            except Exception as e:
+                self._warnings.append(f'{op["title"]}: {e}'[:300])
 
     # -- the end of processes ------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Op:
     stdout: str | None = None
     limit: int = 1000
     pause: float = 0.0
+    #: `run`: keep the lines it prints (20 at most) as the outcome's data of this name
+    gather: str | None = None
     words: Mapping[int, str] = dataclasses.field(default_factory=dict)
     events: bool = False
 
@@ -70,9 +72,13 @@ class Job:
     timeout: int  #: seconds for the whole job
     #: may be ended at the deadline; otherwise it is only flagged as overdue
     interruptible: bool = False
+    #: the host restarts at its end: it has succeeded once the host runs again and check()
+    #: says that the goal is met, within the step's timeout. It is never begun a second time.
+    reboots: bool = False
     user: str | None = None
     roots: tuple[str, ...] = ()  #: nothing outside of these trees is removed
     diagnose: tuple[Op, ...] = ()  #: when it failed: commands whose output tells why
+    always: tuple[Op, ...] = ()  #: done at the end, whatever came of the others
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: of a success
 
 
@@ -117,6 +123,7 @@ class Site:
     settings: Mapping[str, Any]  #: engine.d/<strategy>.yaml
     state_dir: str
     projects: Any = None  #: the project data (projects.loader.Projects)
+    rehearsal: bool = False  #: a dry run: look, and change not even a cache
 
 
 #: params of a step; there are no others, and none of them is a path, a command or a URL
@@ -128,7 +135,15 @@ PARAMS_SCHEMA: dict[str, Any] = {
         'from_version': {'anyOf': [{'type': 'null'}, {'$ref': '#/$defs/version'}]},
         'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'days': {'type': 'integer', 'minimum': 1, 'maximum': 36500},
         'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
+        # of a host whose projects change together: what each of them is to be
+        'projects': {
+            'type': 'object',
+            'maxProperties': 64,
+            'propertyNames': {'pattern': r'^[a-z0-9][a-z0-9_-]{0,62}\Z'},
+            'additionalProperties': {'$ref': '#/$defs/version'},
+        },
         'units': {
             'type': 'array',
             'maxItems': 64,

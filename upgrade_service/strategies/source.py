@@ -12,12 +12,11 @@ import shutil
 from typing import Any
 
 from upgrade_service import exception
-from upgrade_service.strategies import base, source_install, source_jobs
+from upgrade_service.strategies import base, database, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _TEXTS = {'type': 'array', 'items': {'type': 'string', 'pattern': r'^[^-\n][^\n]*\Z'}}
-_ARGV = {'type': 'array', 'minItems': 1, 'items': {'type': 'string'}, 'prefixItems': [_PATH]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -58,7 +57,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         git=_map({'type': 'string', 'pattern': '^[^-]'}),
         git_command=_PATH,
         config=_map({'type': 'array', 'items': {'type': 'string'}}),
-        backup=_object(dir=_PATH, command=_ARGV, complete={'type': 'string', 'minLength': 4}),
+        backup=database.SETTINGS_SCHEMA,
         ready=_map(
             _object(
                 url={'type': 'string', 'pattern': '^https?://'},
@@ -73,16 +72,14 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['root'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_install.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
+    **database.JOBS,
+    'rehearse_config': source_jobs.rehearse_config,
+    'rehearse_database': database.rehearse_database,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -117,7 +114,8 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p in there
-            }
+            },
+            'backup': database.readiness(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
@@ -143,7 +141,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'upgrade_service':
             return layout.is_current(project, version) and not self._wrong_units(task, layout)
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         return False
 
     # -- doing ---------------------------------------------------------------------------------
@@ -158,7 +156,9 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         return _JOBS[task.kind](task, layout, site)
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version that it came from."""
+        """Switch back to the version that it came from, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind != 'upgrade_service' or not task.params.get('from_version'):
             raise exception.Refused(reason=f'{task.kind} cannot be undone')
         layout = layouts.Layout(site)
@@ -185,7 +185,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         wrong = self._wrong_units(task, layout)
         if wanted and found != wanted:
             wrong.insert(0, f'{layout.current(project)} is {project} {found}, not {wanted}')
-        return _verdict(wrong, {'version': found})
+        return verdict(wrong, {'version': found})
 
     def _check_host(self, task: base.Task, layout: layouts.Layout) -> base.Outcome:
         """See what would keep the next steps from succeeding."""
@@ -201,10 +201,11 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
             free = shutil.disk_usage(layout.root).free // 2**20
             if free < settings.get('min_free_mb', 1024):
                 wrong.append(f'only {free} MiB are free in {layout.root}')
-        return _verdict(wrong, {})
+        return verdict(wrong, {})
 
 
-def _verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+def verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+    """Return the outcome of a look: failed if anything is wrong."""
     if wrong:
         return base.Outcome(
             result=base.Result.FAILED, rc=1, error='; '.join(wrong)[:1500], data=data

@@ -25,10 +25,12 @@ RUNNERS: dict[str, Callable[[CloudTask], base.Outcome]] = {
     'drain_host': instances.drain_host,
     'verify_service': services.verify_service,
     'enable_host': services.enable_host,
+    'check_versions': probes.check_versions,
     'probe_cloud': probes.probe_cloud,
 }
 
 recheck = instances.recheck
+survey = probes.survey
 
 
 def run(task: CloudTask) -> base.Outcome:
@@ -59,4 +61,4 @@ def run(task: CloudTask) -> base.Outcome:
         )
 
 
-__all__ = ['RUNNERS', 'CloudTask', 'Interrupted', 'recheck', 'run']
+__all__ = ['RUNNERS', 'CloudTask', 'Interrupted', 'recheck', 'run', 'survey']

@@ -11,6 +11,7 @@ import itertools
 from upgrade_service import model
 from upgrade_service.conductor.planner import order
 from upgrade_service.conductor.planner import paper as papers
+from upgrade_service.projects import facts as wheel_facts
 
 _STAGE = {stage: n for n, stage in enumerate(model.STAGES)}
 
@@ -73,7 +74,10 @@ class AtTarget(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         reached = set()
+        yield from self._of_hosts(paper)
         for step in paper.of('prefetch', 'upgrade_service', 'db_expand', 'db_contract'):
+            if step.project is None:
+                continue
             right = paper.wanted(step.project or '')
             commit = paper.request.policy['commits'].get(step.project)
             said_so = tuple(step.params.get(k) for k in ('version', 'release', 'commit'))
@@ -86,13 +90,20 @@ class AtTarget(Constraint):
             wanted = (
                 paper.behind(service)
                 and service.project in paper.projects
-                and paper.request.selects_project(service.project)
-                and paper.request.selects(paper.inventory.hosts.get(service.host))
+                and paper.selected(service)
             )
             if wanted and not here:
                 yield f'{service.binary} on {service.host} is left behind'
             if here and not paper.behind(service):
                 yield f'{service.binary} on {service.host} is there already'
+
+    @staticmethod
+    def _of_hosts(paper: papers.Paper) -> Iterator[str]:
+        """Look at the steps that are about all projects of a host."""
+        for step in paper.of('check_host', 'prefetch', 'upgrade_packages'):
+            for project, version in step.params.get('projects', {}).items():
+                if version != paper.wanted(project):
+                    yield f'{said(step)} leads {project} to {version}'
 
 
 class StagesMeet(Constraint):
@@ -125,10 +136,17 @@ class PersonAsked(Constraint):
             old_code = step.kind == 'online_migrations' and step.params.get(
                 'version'
             ) == step.params.get('from_version')
-            if step.what.ponr and not step.ponr and not old_code:
+            harmless = old_code or self._empty(paper, step)
+            if step.what.ponr and not step.ponr and not harmless:
                 yield f'{said(step)} is a point of no return and does not say so'
             if step.ponr and step.stage != 'finish':
                 yield f'{said(step)} is a point of no return before the stage finish'
+
+    @staticmethod
+    def _empty(paper: papers.Paper, step: model.Step) -> bool:
+        """Tell whether the wheels say that a contract step changes nothing."""
+        known = step.kind == 'db_contract' and step.project is not None
+        return known and wheel_facts.contracts(*paper.wheels(step.project or '')) is False
 
 
 class NewCodeFirst(Constraint):
@@ -136,6 +154,9 @@ class NewCodeFirst(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         fetched = {(s.host, s.project): s for s in paper.of('prefetch')}
+        for host in {host for host, project in fetched if project is None}:
+            step = fetched.pop((host, None))
+            fetched |= {(host, project): step for project in step.params['projects']}
         projects = {project for _, project in fetched}
         for step in paper.of('upgrade_service'):
             prefetch = fetched.get((step.host, step.project))
@@ -169,13 +190,42 @@ class DatabaseFirst(Constraint):
                     yield f'{said(paper.steps[then])} does not wait for step {first}'
 
 
+class PackagesTogether(Constraint):
+    """Where projects of a host change together: once, before anything of them restarts.
+
+    The new code of a database command is on its host by then, too.
+    """
+
+    NEW_CODE = ('upgrade_service', 'upgrade_check', 'db_expand', 'db_migrate', 'db_contract')
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        replaced: dict[str | None, model.Step] = {}
+        for step in paper.of('upgrade_packages'):
+            if step.host in replaced:
+                yield f'{said(step)} replaces the packages of {step.host} again'
+            replaced[step.host] = step
+        for step in paper.of(*self.NEW_CODE) if replaced else ():
+            packages = replaced.get(step.host)
+            if packages is None or step.project not in packages.params.get('projects', {}):
+                yield f'{said(step)} though no step brings its packages'
+            elif not paper.before(packages.ord, step.ord):
+                yield f'{said(step)} does not wait for its packages'
+
+
 class ProjectsInOrder(Constraint):
-    """A project's control plane follows those that the data name."""
+    """A project's control plane follows those that the data name.
+
+    Where a host's projects change together, that is true of each host, and of the first
+    switch of each project.
+    """
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         control = {p: steps for (p, plane), steps in paper.switches.items() if plane == 'control'}
         for first, then in order.hard_edges(control, paper.projects):
-            for a, b in itertools.product(control[first], control[then]):
+            pairs = list(itertools.product(control[first], control[then]))
+            if any(paper.of('upgrade_packages')):
+                pairs = [p for p in pairs if p[0].host == p[1].host] + pairs[:1]
+            for a, b in pairs:
                 if not paper.before(a.ord, b.ord):
                     yield f'{said(b)} does not wait for {said(a)}'
 
@@ -184,9 +234,9 @@ class OneControlHost(Constraint):
     """No two control services are out at once: their switches are one chain."""
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
-        for kind in ('upgrade_service', 'restart_service'):
+        for kinds in (('upgrade_packages', 'upgrade_service'), ('restart_service',)):
             chain = sorted(
-                (s for s in paper.of(kind) if paper.plane(s) == 'control'),
+                (s for s in paper.of(*kinds) if paper.plane(s) == 'control'),
                 key=lambda s: paper.position[s.ord],
             )
             for a, b in itertools.pairwise(chain):
@@ -219,6 +269,8 @@ class ControlBeforeData(Constraint):
 class HostSequence(Constraint):
     """A compute host is disabled, drained, upgraded, verified, enabled: in this order."""
 
+    WORK = ('upgrade_packages', 'upgrade_service', 'verify_host', 'verify_service')
+
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         drains = paper.request.policy['drain']['instances'] != 'none'
         for step in paper.of('upgrade_service'):
@@ -239,15 +291,10 @@ class HostSequence(Constraint):
                     yield f'{said(step)} is not between drain and enable'
             yield from self._verified(paper, host)
 
-    @staticmethod
-    def _work(paper: papers.Paper, host: str) -> list[model.Step]:
+    def _work(self, paper: papers.Paper, host: str) -> list[model.Step]:
         """Return what must happen inside the host's window."""
         stage = paper.window[host]['disable_host'].stage
-        return [
-            s
-            for s in paper.on[host]
-            if s.stage == stage and s.kind in ('upgrade_service', 'verify_host', 'verify_service')
-        ]
+        return [s for s in paper.on[host] if s.stage == stage and s.kind in self.WORK]
 
     def _verified(self, paper: papers.Paper, host: str) -> Iterator[str]:
         work = self._work(paper, host)
@@ -332,6 +379,53 @@ class PinsLast(Constraint):
                     yield f'{said(step)} does not wait for {said(late[0])}'
 
 
+class BackupProved(Constraint):
+    """Before a point of no return of a project lies a dump of its databases, restored once."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        backup = paper.request.policy['backup']
+        for step in (s for s in paper.plan.steps if s.ponr and s.project and backup['database']):
+            project = str(step.project)
+            if not paper.projects.get(project).databases:
+                continue
+            if not self._follows(paper, step, 'backup_database'):
+                yield f'{said(step)} has no dump of its databases before it'
+            proved = not backup['verify'] or paper.named_project(project, 'backup_unproved')
+            if not proved and not self._follows(paper, step, 'verify_backup', 'rehearse_database'):
+                yield f'{said(step)} has no dump before it that was restored once'
+
+    @staticmethod
+    def _follows(paper: papers.Paper, step: model.Step, *kinds: str) -> bool:
+        found = paper.of(*kinds, project=step.project)
+        return any(paper.before(s.ord, step.ord) for s in found)
+
+
+class OldCodeGone(Constraint):
+    """A point of no return waits for a look at what really runs, everywhere."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looks = list(paper.of('check_versions'))
+        for step in (s for s in paper.plan.steps if s.ponr and s.project):
+            wanted = paper.wanted(step.project or '')
+            if not any(
+                look.params.get('versions', {}).get(step.project) == wanted
+                and paper.before(look.ord, step.ord)
+                for look in looks
+            ):
+                yield f'{said(step)} does not wait for a look at the versions of its project'
+
+
+class RecordsAgree(Constraint):
+    """Version pins are dropped only after a look at the records of all services."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looked = {s.project: s for s in paper.of('check_records')}
+        for step in paper.of('restart_service'):
+            look = looked.get(step.project)
+            if look is not None and not paper.before(look.ord, step.ord):
+                yield f'{said(step)} does not wait for {said(look)}'
+
+
 #: checked first; the others need a plan that can be laid out
 FORM: tuple[Constraint, ...] = (Known(), Acyclic())
 ORDER: tuple[Constraint, ...] = (
@@ -341,6 +435,7 @@ ORDER: tuple[Constraint, ...] = (
     PersonAsked(),
     NewCodeFirst(),
     DatabaseFirst(),
+    PackagesTogether(),
     ProjectsInOrder(),
     OneControlHost(),
     ControlBeforeData(),
@@ -348,4 +443,7 @@ ORDER: tuple[Constraint, ...] = (
     NoHoldAndWait(),
     AgentsInOrder(),
     PinsLast(),
+    BackupProved(),
+    OldCodeGone(),
+    RecordsAgree(),
 )

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from upgrade_service import model
 from upgrade_service.conductor.planner import drain as drains
+from upgrade_service.conductor.planner import hops
 from upgrade_service.conductor.planner import scope as scopes
-from upgrade_service.projects import paths
 
 #: seconds after which an engine's facts are too old to plan with
 FACTS_MAX_AGE = 600
@@ -17,8 +17,10 @@ def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Pro
         *_of_inventory(scope),
         *_of_engines(scope),
         *_of_projects(scope),
+        *hops.find_problems(scope),
         *_of_selection(scope),
         *_of_holders(scope),
+        *_of_shared_hosts(scope),
         *planned.problems,
     ]
     once = {(p.code, p.host, p.service): p for p in reversed(found)}
@@ -104,8 +106,6 @@ def _engine_fault(host: model.Host, strategy: str) -> tuple[str, str, str] | Non
 
 
 def _of_projects(scope: scopes.Scope) -> Iterator[model.Problem]:
-    target = scope.releases.get(scope.request.to_release)
-    source = scope.releases.get(scope.request.from_release)
     for name in scope.order:
         if not scope.versions[name]:
             yield model.Problem(
@@ -114,16 +114,6 @@ def _of_projects(scope: scopes.Scope) -> Iterator[model.Problem]:
                 service=name,
                 message=f'no version of {name} in {scope.request.to_release} is known',
                 hint='tools/refresh-releases, or leave it out with skip_projects',
-            )
-        if source and target and paths.manner(scope.projects.get(name), source, target) == 'cold':
-            yield model.Problem(
-                code='cold_upgrade',
-                severity='blocking',
-                service=name,
-                acceptable=True,
-                message=f'{name} does not run in two versions across this hop: its API is out '
-                'until all of its services are upgraded',
-                hint='accept it at start, or go by way of the release between',
             )
     for change in scope.changes:
         if change.from_version is None:
@@ -142,7 +132,9 @@ def _too_old(scope: scopes.Scope) -> Iterator[model.Problem]:
     source = scope.releases.get(scope.request.from_release)
     for service in scope.inventory.services:
         release = scope.releases.get(service.release or '')
-        if release and source and release < source and service.project in scope.versions:
+        if service.forced_down or service.project not in scope.versions:
+            continue
+        if release and source and release < source:
             yield model.Problem(
                 code='release_too_old',
                 severity='blocking',
@@ -193,3 +185,19 @@ def _of_holders(scope: scopes.Scope) -> Iterator[model.Problem]:
                     + ('; move them, or accept it at start' if drained else ''),
                     acceptable=True,
                 )
+
+
+def _of_shared_hosts(scope: scopes.Scope) -> Iterator[model.Problem]:
+    """Name hosts whose guests are still there when their packages are replaced."""
+    if getattr(scope.strategy, 'unit_of_change', 'project') != 'host':
+        return
+    control = {c.host for c in scope.changes if c.plane == 'control'}
+    for name in sorted(control & set(scope.compute_hosts)):
+        yield model.Problem(
+            code='shared_packages',
+            severity='warning',
+            host=name,
+            message=f'{name} is a control host and holds instances: the packages of both change '
+            'at once, before it is drained',
+            hint='its nova-compute goes on with the code it has loaded, and restarts later',
+        )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from upgrade_service import model
+from upgrade_service.conductor.planner import databases, estimate
 from upgrade_service.conductor.planner import draft as drafts
 from upgrade_service.conductor.planner import drain as drains
-from upgrade_service.conductor.planner import estimate
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.projects import loader
 
@@ -29,6 +28,19 @@ class Build:
     #: host -> numbers of the steps that others of the data plane wait for
     drained: dict[str, int] = dataclasses.field(default_factory=dict)
     enabled: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: host -> the step that replaced its packages, where projects of a host change together
+    packaged: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the strategy changes all projects of a host together."""
+        return bool(getattr(self.scope.strategy, 'unit_of_change', 'project') == 'host')
+
+    def goal(self, host: str) -> dict[str, Any]:
+        """Return the parameters of a step that is about all projects of a host."""
+        changes = [c for plane in ('control', 'data') for c in self.scope.of_host(host, plane)]
+        versions = {c.project: self.scope.versions[c.project] for c in changes}
+        return {'projects': versions, 'release': self.scope.request.to_release}
 
     def params(self, change: scopes.Change, **more: Any) -> dict[str, Any]:
         """Return the parameters of a step that brings a project to the target."""
@@ -47,6 +59,7 @@ class Build:
         change: scopes.Change,
         after: Iterable[int | None] = (),
         binaries: Sequence[str] = (),
+        ponr: bool | None = None,
         **more: Any,
     ) -> int:
         """Add a host step of a project."""
@@ -59,6 +72,7 @@ class Build:
             project=change.project,
             binaries=binaries,
             params=self.params(change, **more),
+            ponr=ponr,
         )
 
     def data(self, project: str) -> loader.Project:
@@ -75,71 +89,127 @@ class Build:
         }
         return list(self.scope.strategy.steps(self.scope.services(change), {}, target))
 
+    def offers(self, kind: str) -> bool:
+        """Tell whether the strategy can do steps of a kind."""
+        return kind in getattr(self.scope.strategy, 'kinds', ())
+
 
 def check(build: Build) -> None:
     """Look before anything else: is the cloud still the one that was planned for?"""
     fingerprint = build.scope.inventory.fingerprint()
     build.draft.add('check_cloud', params={'fingerprint': fingerprint})
-    if 'check_host' in getattr(build.scope.strategy, 'kinds', ()):
+    if build.offers('check_host'):
         for host in build.scope.hosts:
-            build.draft.add('check_host', host=host)
-
-
-def prepare(build: Build) -> None:
-    """Install the new code beside the old everywhere, rehearse, and back up."""
-    fetched: dict[tuple[str, str], int] = {}
-    for change in sorted(build.scope.changes, key=lambda c: c.host):
-        if (change.host, change.project) not in fetched and 'prefetch' in build.kinds(change):
-            fetched[change.host, change.project] = build.add('prefetch', change)
-    for project in build.scope.order:
-        first = build.scope.first_control(project)
-        if first is not None:
-            _rehearse(build, first, fetched.get((first.host, project)))
-
-
-def _rehearse(build: Build, change: scopes.Change, ready: int | None) -> None:
-    """Ask the new code's own check, then dump the databases, on the first control host."""
-    data = build.data(change.project)
-    if 'upgrade_check' in data.commands:
-        ready = build.add('upgrade_check', change, [ready])
-    if build.scope.request.policy['backup']['database'] and data.databases:
-        build.add('backup_database', change, [ready])
+            params = build.goal(host) if build.by_host else None
+            build.draft.add('check_host', host=host, params=params)
 
 
 def control_plane(build: Build) -> None:
     """Go project by project: the database first, then one control host after the other.
 
     Databases are extended as early as they can be, for old code works with the new schema;
-    the restarts of all projects are one chain, so that no two APIs are out together.
+    the restarts of all projects are one chain, so that no two APIs are out together. A project
+    whose old and new code do not serve together stops first, on all hosts.
     """
+    if build.by_host:
+        _node_by_node(build)
+        return
     last: int | None = None
     for project in build.scope.order:
-        ready = _databases(build, project)
+        ready = _old_migrations(build, project)
+        if build.scope.stopped(project):
+            ready = last = _stopped(build, project, [ready, last])
+        ready = _databases(build, project, ready)
         for change in build.scope.control(project):
             switched = build.add('upgrade_service', change, [ready, last], change.binaries)
             last = ready = _look(build, change, [switched])
 
 
-def _databases(build: Build, project: str) -> int | None:
-    change, data = build.scope.first_control(project), build.data(project)
-    if change is None:
-        return None
+def _node_by_node(build: Build) -> None:
+    """Take one control host after the other, all of its projects together.
+
+    The first one to have the new code changes the databases, before anything restarts.
+    """
     last: int | None = None
-    if data.before.get('online_migrations') == 'current' and change.from_version:
-        # the old release's own migrations, by its own code: undone by nothing, needed by all
-        last = build.draft.add(
-            'online_migrations',
-            host=change.host,
-            project=project,
-            ponr=False,
-            params={
-                'version': change.from_version,
-                'from_version': change.from_version,
-                'release': build.scope.request.from_release,
-            },
-        )
-    for kind in _DATABASE_KINDS:
-        if kind in data.commands:
+    for host in _nodes(build.scope):
+        changes = build.scope.of_host(host, 'control')
+        first = [c for c in changes if build.scope.first_control(c.project) is c]
+        for change in first:
+            last = _old_migrations(build, change.project, last)
+        last = _packages(build, host, last)
+        for change in first:
+            if 'upgrade_check' in build.data(change.project).commands:
+                last = build.add('upgrade_check', change, [last])
+            if build.scope.stopped(change.project):
+                last = _stopped(build, change.project, [last])
+            last = _databases(build, change.project, last)
+        for change in changes:
+            switched = build.add('upgrade_service', change, [last], change.binaries)
+            last = _look(build, change, [switched])
+
+
+def _nodes(scope: scopes.Scope) -> list[str]:
+    """Return the control hosts, those first that have the earliest databases to change."""
+    place = {
+        first.host: n
+        for n, project in reversed(list(enumerate(scope.order)))
+        if (first := scope.first_control(project)) is not None
+    }
+    hosts = {c.host for c in scope.changes if c.plane == 'control'}
+    return sorted(hosts, key=lambda host: (place.get(host, len(scope.order)), host))
+
+
+def _packages(build: Build, host: str, last: int | None) -> int:
+    """Replace the packages of all projects of a host; nothing restarts by that."""
+    planes = [c for plane in ('control', 'data') for c in build.scope.of_host(host, plane)]
+    binaries = [binary for change in planes for binary in change.binaries]
+    build.packaged[host] = build.draft.add(
+        'upgrade_packages',
+        after=[last],
+        host=host,
+        binaries=binaries,
+        params={**build.goal(host), 'units': binaries},
+    )
+    return build.packaged[host]
+
+
+def _old_migrations(build: Build, project: str, last: int | None = None) -> int | None:
+    """End the old release's own migrations, by its own code: undone by nothing, needed by all.
+
+    A hop over a release needs that of every project that has any.
+    """
+    change, data = build.scope.first_control(project), build.data(project)
+    wanted = data.before.get('online_migrations') == 'current' or build.scope.skips
+    if not wanted or 'online_migrations' not in data.commands:
+        return last
+    if change is None or not change.from_version:
+        return last
+    return build.draft.add(
+        'online_migrations',
+        after=[last],
+        host=change.host,
+        project=project,
+        ponr=False,
+        params={
+            'version': change.from_version,
+            'from_version': change.from_version,
+            'release': build.scope.request.from_release,
+        },
+    )
+
+
+def _stopped(build: Build, project: str, after: Iterable[int | None]) -> int | None:
+    """Stop the services of a project's control plane on every host, the last waves first."""
+    waits = list(after)
+    for change in reversed(build.scope.control(project)):
+        waits = [build.add('stop_service', change, waits, change.binaries)]
+    return waits[-1]
+
+
+def _databases(build: Build, project: str, last: int | None) -> int | None:
+    change, data = build.scope.first_control(project), build.data(project)
+    for kind in _DATABASE_KINDS if change else ():
+        if change and kind in data.commands:
             last = build.add(kind, change, [last])
     return last
 
@@ -209,6 +279,8 @@ def _drain_params(drain: drains.Drain) -> dict[str, Any]:
 
 def _switched(build: Build, host: str, last: int | None) -> int | None:
     """Upgrade the data plane services of a host, in the order that the data ask for."""
+    if build.by_host and host not in build.packaged:
+        last = _packages(build, host, last)
     for change, binaries in data_groups(build.scope, host):
         last = build.add('upgrade_service', change, [last], binaries)
     return last
@@ -246,65 +318,6 @@ def _may_go(
     return not any(before & set(other[2]) for other in left if other is not group)
 
 
-def finish(build: Build) -> None:
-    """Drop version pins, rewrite rows, remove what only old code used: no way back.
-
-    Only for projects that nowhere stay behind.
-    """
-    last: int | None = None
-    for project in build.scope.order:
-        change, data = build.scope.first_control(project), build.data(project)
-        if project in build.scope.behind:
-            continue
-        for host in _hosts_to_restart(build, project):
-            last = build.add('restart_service', host, [last], host.binaries)
-        change = change or _any_control(build, project)
-        if change is None:
-            continue
-        own = last if data.finish.get('restart') else None
-        if data.finish.get('online_migrations'):
-            own = build.add('online_migrations', change, [own])
-        if data.finish.get('contract'):
-            build.add('db_contract', change, [own])
-
-
-def _hosts_to_restart(build: Build, project: str) -> list[scopes.Change]:
-    """Return a change for each control host with services that keep version pins."""
-    wanted = build.data(project).finish.get('restart', ())
-    found: dict[str, list[model.Service]] = {}
-    for service in build.scope.inventory.of_project(project):
-        host = build.scope.inventory.hosts.get(service.host)
-        if service.binary in wanted and build.scope.request.selects(host):
-            found.setdefault(service.host, []).append(service)
-    return [_control_change(project, found[host]) for host in sorted(found)]
-
-
-def _any_control(build: Build, project: str) -> scopes.Change | None:
-    """Return a control host of a project whose control plane had nothing to change."""
-    found: Mapping[str, list[model.Service]] = {}
-    data, scope = build.data(project), build.scope
-    hosts = sorted(
-        {
-            s.host
-            for s in scope.inventory.of_project(project)
-            if data.plane(s.binary) == 'control'
-            and scope.request.selects(scope.inventory.hosts.get(s.host))
-        }
-    )
-    found = {h: [s for s in scope.inventory.of_host(h) if s.project == project] for h in hosts}
-    return _control_change(project, found[hosts[0]]) if hosts else None
-
-
-def _control_change(project: str, services: Sequence[model.Service]) -> scopes.Change:
-    return scopes.Change(
-        project=project,
-        host=services[0].host,
-        plane='control',
-        binaries=tuple(sorted(s.binary for s in services)),
-        from_version=services[0].version,
-    )
-
-
 def verify(build: Build) -> None:
     """Read back what runs on the control hosts, then ask every API for a real answer."""
     last: dict[str, int] = {}
@@ -320,10 +333,10 @@ def verify(build: Build) -> None:
 #: the table of contents of a plan
 STAGES: Mapping[str, Callable[[Build], None]] = {
     'check': check,
-    'prepare': prepare,
+    'prepare': databases.prepare,
     'control_plane': control_plane,
     'canary': canary,
     'data_plane': data_plane,
-    'finish': finish,
+    'finish': databases.finish,
     'verify': verify,
 }

@@ -19,7 +19,7 @@ def rows(*steps):
             'host': host, 'executor': f'agent-{host}' if host else None, 'project': None,
             'strategy': 'noop', 'params': {}, 'ponr': False, 'state': 'pending', 'attempt': 0,
             'not_before': None, 'progress': None, 'error': None, 'final': False,
-            'finished_at': None, **(more[0] if more else {}),
+            'started_at': None, 'finished_at': None, **(more[0] if more else {}),
         }  # fmt: skip
         made.append(row)
         edges[str(n)] = [str(p) for p in parents]

@@ -21,16 +21,26 @@ distribution: demo-service
 module: demo
 summary: A little project
 sources: [{id: us, ref: 'this test'}]
-upgrade: {rolling: true, skip_level: false, source: us, proof: doc}
+upgrade:
+  adjacent: {manner: rolling, source: us, proof: doc}
+  slurp: {manner: cold, source: us, proof: doc}
 services:
   demo-api: {plane: control, start: 1, api: {type: demo, path: /, codes: [200]}}
   demo-worker: {plane: control, start: 1}
 commands:
   upgrade_check:
-    - {argv: [demo-manage, '{config}', check], code: target, exits: {0: done, 255: broken}}
-  db_expand: [{argv: [demo-manage, sync], code: target}]
+    - argv: [demo-manage, '{config}', check]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 255: broken}
+  db_expand: [{argv: [demo-manage, sync], code: target, source: us, proof: doc}]
   online_migrations:
-    - {argv: [demo-manage, migrate], code: target, exits: {0: done, 1: again}}
+    - argv: [demo-manage, migrate]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 1: again}
 config: {args: [--config-file, /etc/demo.conf]}
 prove: {imports: [demo, demo.main], scripts: [demo-manage, demo-api]}
 databases: [demo]
@@ -98,8 +108,8 @@ def make_wheel(folder, version, extra=''):
 #: the build backend of the source tree: makes the same wheel from the tree itself
 BACKEND = """
 import pathlib, sys
-sys.path.insert(0, {tests!r})
-from upgrade_service.tests.unit.strategies import demo
+sys.path.insert(0, {here!r})
+import demo
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     version = pathlib.Path('VERSION').read_text()
@@ -112,8 +122,7 @@ def make_source(folder, version):
     """Make a source tree that pip can build without anything from an index."""
     folder.mkdir(exist_ok=True)
     (folder / 'VERSION').write_text(version)
-    tests = str(pathlib.Path(__file__).parents[4])
-    (folder / 'backend.py').write_text(BACKEND.format(tests=tests))
+    (folder / 'backend.py').write_text(BACKEND.format(here=str(pathlib.Path(__file__).parent)))
     (folder / 'pyproject.toml').write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     )

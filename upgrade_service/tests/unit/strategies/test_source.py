@@ -182,6 +182,34 @@ class TestUpgrade(SourceCase):
             exception.Refused, self.do, 'upgrade_service', version=NEW, units=['demo-other']
         )
 
+    def test_stopped_until_it_is_upgraded_or_the_stop_is_undone(self):
+        self.install_old()
+        self.good('prefetch', version=NEW)
+        self.systemd.calls.clear()
+        for undo in (False, True):
+            self.good('stop_service', version=NEW, units=['demo-api', 'demo-worker'])
+            self.assertEqual(('stop', API, WORKER), self.systemd.calls[-1])
+            self.assertRaises(OSError, self.answers)
+            if undo:
+                self.good('stop_service', undo=True, version=NEW, from_version=OLD)
+                self.assertEqual(OLD, self.answers())
+        self.good('stop_service', version=NEW, units=['demo-api'])
+        self.good('upgrade_service', version=NEW, from_version=OLD)
+        self.assertEqual(NEW, self.answers())
+
+    def test_an_api_restarts_after_the_others(self):
+        self.install_old()
+        known = self.dir / 'projects.d' / 'demo.yaml'
+        known.write_text(
+            demo.PROJECT.replace(
+                'demo-api: {plane: control, start: 1', 'demo-api: {plane: control, start: 2'
+            )
+        )
+        self.systemd.calls.clear()
+        self.good('restart_service')
+        restarts = [call for call in self.systemd.calls if call[0] == 'restart']
+        self.assertEqual([('restart', WORKER), ('restart', API)], restarts)
+
     def test_old_processes_are_seen_after_a_switch(self):
         self.install_old()
         self.good('prefetch', version=NEW)
@@ -367,7 +395,7 @@ class TestBackup(SourceCase):
     def test_a_whole_dump_is_kept(self):
         said = self.backup('echo "databases $*"; echo "-- Dump completed"')
         self.assertEqual('succeeded', said['result'], said)
-        (kept,) = (self.dir / 'backups').iterdir()
+        (kept,) = (self.dir / 'backups').glob('*.sql')
         self.assertEqual('databases demo\n-- Dump completed\n', kept.read_text())
         self.assertEqual(0o600, kept.stat().st_mode & 0o777)
         self.assertEqual(0o700, kept.parent.stat().st_mode & 0o777)
