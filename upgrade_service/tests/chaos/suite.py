@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import Any
 
-from upgrade_service.tests.chaos import broken, checker, place, scenes, servers, stage
+from upgrade_service.tests.chaos import broken, checker, figures, place, scenes, servers, stage
 from upgrade_service.tests.chaos import run as runs
 
 Row = dict[str, Any]
@@ -181,9 +181,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--sites', action='store_true', help='die at each place, first and last')
     parser.add_argument('--every', action='store_true', help='die at every boundary, K/K')
     parser.add_argument('--victim', nargs='+', default=list(VICTIMS), help='who dies')
-    parser.add_argument('--broken', nargs='*', help='builds to catch; none named: all')
+    parser.add_argument(
+        '--broken', nargs='*', help='builds to catch: names, quick, or none for all'
+    )
     parser.add_argument('--seeds', type=int, default=0, help='runs with random faults')
     parser.add_argument('--first', type=int, default=1, help='the first seed')
+    parser.add_argument('--figures', type=int, default=0, help='measure so many of each')
     parser.add_argument('--minutes', type=float, default=600, help='end after these')
     parser.add_argument('--slice', default='0/1', help='which part of the last hits: 2/5')
     parser.add_argument('--keep', action='store_true', help='keep the folders of good runs too')
@@ -221,8 +224,11 @@ def _run(suite: Suite, asked: argparse.Namespace) -> None:
         suite.sites(tuple(asked.victim), (int(which), int(of)))
     if asked.every:
         suite.every(tuple(asked.victim), until)
+    if asked.figures:
+        figures.measure(suite, asked.figures, until)
     if asked.broken is not None:
-        suite.broken(asked.broken or list(broken.BUILDS))
+        named = [n for n in asked.broken if n != 'quick']
+        suite.broken(named or list(broken.QUICK if asked.broken else broken.BUILDS))
     if asked.seeds:
         done, violations = suite.seeds(asked.first, asked.seeds, until)
         line = (
