@@ -107,6 +107,7 @@ def zombie(run: runs.Run, dice: random.Random) -> None:
 def api(run: runs.Run, dice: random.Random) -> None:
     """F4: the API is killed while clients ask."""
     begin(run, seconds=0.4)
+    in_flight(run)
     asking = threading.Thread(target=_asking, args=(run, dice.random()))
     asking.start()
     for _ in range(4):
@@ -184,6 +185,7 @@ def connections(run: runs.Run, dice: random.Random) -> None:
     """F12: connections to the database end at any moment, also at COMMIT."""
     begin(run, seconds=0.2)
     for _ in range(25):
+        in_flight(run)
         run.cut_database(dice)
         wait(run, 0.08)
 
