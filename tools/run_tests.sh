@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional quickstart'
-TIERS="$DEFAULT_TIERS docs facts strategies"
+DEFAULT_TIERS='lint types unit functional quickstart chaos-smoke'
+TIERS="$DEFAULT_TIERS chaos docs facts strategies"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-baseline"
 
 PASSED=0
@@ -20,6 +20,7 @@ FAILED=0
 SKIPPED=0
 REGEX=
 SCRATCH=
+SEEDS=50
 
 usage() {
     cat <<EOF
@@ -40,6 +41,11 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
   strategies  stestr on upgrade_service/tests/strategies: each against the real program, Puppet's
               server and PuppetDB and kolla-ansible among them, which are installed when missing
               (needs root); append what it says to tools/ledger.txt
+  chaos-smoke the service under faults, with real servers as above (needs root): a run for each
+              kind of fault, death at each place where a process touches the world, and some
+              builds that are broken on purpose and must be caught
+  chaos       the protocol model within larger bounds, long made-up histories, every broken
+              build, and --seeds runs with many faults each; adds a line to tools/ledger-chaos.txt
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
@@ -54,6 +60,7 @@ EOF
 
 Options:
   --regex REGEX  only the unit and functional tests whose id matches
+  --seeds N      runs with random faults of the tier chaos (default: 50)
   --help         this text
 
 Environment:
@@ -261,6 +268,25 @@ tier_strategies() {
     tools/servers.sh stop
 }
 
+chaos() {
+    # The suite starts servers of its own, which it kills.
+    install_servers test
+    python -m upgrade_service.tests.chaos --folder "$SCRATCH/chaos" "$@" 2>&1 |
+        tee "$SCRATCH/chaos.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/chaos.log"
+}
+
+tier_chaos-smoke() {
+    # Every day another part of what is too much for each change.
+    chaos --rows --sites --slice "$(($(date +%j | sed 's/^0*//') % 4))/4" --broken quick
+}
+
+tier_chaos() {
+    python -m upgrade_service.tests.model --steps 10000 2>&1 | tee "$SCRATCH/model.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/model.log"
+    chaos --figures 100 --broken --seeds "$SEEDS" --first "$((RANDOM * 1000))" --ledger
+}
+
 free_port() {
     python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
@@ -323,6 +349,11 @@ main() {
             --regex)
                 [ $# -gt 1 ] || die '--regex needs a regular expression'
                 REGEX=$2
+                shift
+                ;;
+            --seeds)
+                [[ ${2:-} =~ ^[0-9]+$ ]] || die '--seeds needs a number'
+                SEEDS=$2
                 shift
                 ;;
             *)
