@@ -223,6 +223,8 @@ class Step(Resource):
     kind = TEXT
     title = TEXT
     direction = TEXT
+    #: id of the step without which there is nothing to undo
+    undo_of = TEXT
     host = TEXT
     project = TEXT
     service = TEXT
@@ -269,6 +271,8 @@ class Plan(Resource):
     to_release = TEXT
     digest = TEXT
     stages = [Stage]
+    #: what `rollback` would do, in its order; no step of it is begun before
+    undo = [Stage]
     #: `ord` numbers of steps
     points_of_no_return = [int]
     #: server id -> host it ends on

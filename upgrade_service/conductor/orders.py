@@ -56,6 +56,7 @@ class Post:
                 'step': n.id,
                 'attempt': n.attempt,
                 'kind': n.kind,
+                'direction': n.direction,
                 'strategy': n.strategy,
                 'host': n.host,
                 'project': n.project,

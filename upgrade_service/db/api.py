@@ -29,6 +29,8 @@ from upgrade_service.db.clusters import (
     service_list,
     service_summary,
 )
+from upgrade_service.db.floors import rollback_floor
+from upgrade_service.db.plans import plan_store
 from upgrade_service.db.turns import (
     Mismatch,
     StepMove,
@@ -44,18 +46,15 @@ from upgrade_service.db.turns import (
 from upgrade_service.db.upgrades import (
     edge_list,
     event_list,
-    plan_store,
     step_get,
     step_list,
     step_output_get,
-    step_verb,
     steps_changed,
     upgrade_create,
-    upgrade_delete,
     upgrade_get,
     upgrade_list,
-    upgrade_verb,
 )
+from upgrade_service.db.verbs import host_lost, step_verb, upgrade_delete, upgrade_verb
 
 __all__ = [
     'Asked',
@@ -87,6 +86,7 @@ __all__ = [
     'get_engine',
     'host_get',
     'host_list',
+    'host_lost',
     'inventory_save',
     'note_late',
     'now',
@@ -98,6 +98,7 @@ __all__ = [
     'plan_store',
     'problem_list',
     'progress_save',
+    'rollback_floor',
     'service_list',
     'service_summary',
     'step_get',

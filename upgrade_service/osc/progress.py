@@ -22,6 +22,12 @@ TOLD = {
     'pause': 'pause asked for',
     'resume': 'resumed',
     'cancel': 'cancel asked for',
+    'rollback': 'rollback asked for',
+    'going_back': 'goes back',
+    'hosts_done': 'has ended the hosts in progress',
+    'replan': 'is planned anew',
+    'declare_lost': 'goes on without a lost host',
+    'refused': 'refused a request',
     'approve': 'gate approved',
 }
 COUNTED = ('done', 'running', 'failed')
@@ -37,7 +43,8 @@ def step_label(step: Row | None) -> str:
     if not step:
         return 'a step'
     what = step.get('service') or step.get('project') or ''
-    return ' '.join(str(p) for p in (step.get('host') or 'cloud', step['kind'], what) if p)
+    undo = 'undo:' if step.get('direction') == 'back' else ''
+    return ' '.join(str(p) for p in (step.get('host') or 'cloud', undo, step['kind'], what) if p)
 
 
 def event_line(event: Row, step: Row | None, began: int | None = None) -> str | None:
@@ -176,6 +183,6 @@ def stuck_lines(ref: str, steps: Sequence[Row]) -> list[str]:
         at = steps[0].get('ord')
         lines += [
             f'    see:  openstack upgrade step log {ref} {at}',
-            f'    then: openstack upgrade step retry {ref} {at}   (or step skip)',
+            f'    then: openstack upgrade step retry {ref} {at}   (or step skip, step resolve)',
         ]
     return lines

@@ -15,7 +15,8 @@ from upgrade_service.strategies import base
 
 _KINDS = frozenset({
     'check_host', 'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate',
-    'db_contract', 'online_migrations', 'upgrade_service', 'restart_service', 'verify_host',
+    'db_contract', 'online_migrations', 'upgrade_service', 'restart_service', 'reset_records',
+    'verify_host',
 })  # fmt: skip
 
 
@@ -52,13 +53,6 @@ class SimulatedUpgradeStrategy(base.UpgradeStrategy):
             again = 'retry the step' if e.status else 'is the simulator running?'
             return base.Outcome(result=base.Result.FAILED, rc=1, error=f'{e}; {again}')
 
-    def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version before."""
-        back = {**task.params, 'version': task.params['from_version']}
-        return self.run(
-            base.Task(**{**{f: getattr(task, f) for f in _FIELDS}, 'params': back}), site
-        )
-
     def _project(self, task: base.Task, site: base.Site) -> dict[str, Any]:
         found = self.facts(site)['projects'].get(task.project)
         if found is None:
@@ -82,7 +76,6 @@ class SimulatedUpgradeStrategy(base.UpgradeStrategy):
             time.sleep(0.1)
 
 
-_FIELDS = ('step', 'attempt', 'kind', 'host', 'project', 'timeout')
 Action = Callable[[SimulatedUpgradeStrategy, base.Task, base.Site], base.Outcome]
 
 

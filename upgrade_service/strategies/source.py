@@ -11,7 +11,6 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service import exception
 from upgrade_service.strategies import base, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
@@ -82,6 +81,7 @@ _JOBS: dict[str, _Maker] = {
     'db_migrate': source_jobs.commands,
     'db_contract': source_jobs.commands,
     'online_migrations': source_jobs.commands,
+    'reset_records': source_jobs.commands,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -154,15 +154,6 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'check_host':
             return self._check_host(task, layout)
         return _JOBS[task.kind](task, layout, site)
-
-    def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
-        """Switch back to the version that it came from."""
-        if task.kind != 'upgrade_service' or not task.params.get('from_version'):
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
-        layout = layouts.Layout(site)
-        params = {**task.params, 'version': task.params['from_version']}
-        back = base.Task(**{**vars(task), 'params': params})
-        return source_jobs.upgrade_service(back, layout, site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:
         project = str(task.project)

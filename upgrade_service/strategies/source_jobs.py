@@ -237,7 +237,7 @@ def _project_command(
     argv = [a for one in command.argv[1:] for a in (config if one == '{config}' else (one,))]
     return Op(
         do='run',
-        title=' '.join(command.argv).replace(' {config}', ''),
+        title=' '.join(command.argv).replace(' {config}', '').partition('\n')[0],
         argv=(f'{code}/bin/{command.argv[0]}', *argv),
         env=_environment(layout, project.name, code),
         user=layout.of(project.name).get('user'),

@@ -154,7 +154,7 @@ class TestWithPip(SourceCase):
         said = self.good('verify_host', version=NEW)
         self.assertEqual({'version': NEW}, said['data'])
 
-        self.good('upgrade_service', undo=True, version=NEW, from_version=OLD)
+        self.good('upgrade_service', undo=True, version=OLD, from_version=NEW)
         self.assertEqual(OLD, self.answers())
         self.good('verify_host', version=OLD)
 
