@@ -295,6 +295,86 @@ class Event(Resource):
     hash = TEXT
 
 
+class StageReport(Resource):
+    """How long a stage took, there or back."""
+
+    name = TEXT
+    direction = TEXT
+    steps = int
+    done = int
+    seconds = float
+
+
+class HostReport(Resource):
+    """What was done on a host."""
+
+    host = TEXT
+    steps = int
+    #: of its steps, without the installation beside the running code
+    seconds = float
+    #: from disabled to enabled
+    seconds_out = float
+    failed = int
+
+
+class Migration(Resource):
+    """A server that was moved."""
+
+    server = TEXT
+    source = TEXT
+    target = TEXT
+    state = TEXT
+    tries = int
+    #: as nova's own record of it says
+    seconds = float
+
+
+class StepReport(Resource):
+    """A step that did not just succeed."""
+
+    ord = int
+    kind = TEXT
+    host = TEXT
+    project = TEXT
+    direction = TEXT
+    state = TEXT
+    attempt = int
+    error = TEXT
+
+
+class Request(Resource):
+    """Something that a person asked for, or was refused."""
+
+    at = int
+    actor = TEXT
+    verb = TEXT
+    step_id = TEXT
+    detail = FREE
+
+
+class Report(Resource):
+    """The final report of an upgrade."""
+
+    upgrade = TEXT
+    name = TEXT
+    from_release = TEXT
+    to_release = TEXT
+    state = TEXT
+    direction = TEXT
+    message = TEXT
+    revision = int
+    started_at = int
+    finished_at = int
+    seconds = float
+    stages = [StageReport]
+    hosts = [HostReport]
+    migrations = [Migration]
+    failed = [StepReport]
+    skipped = [StepReport]
+    retried = [StepReport]
+    requests = [Request]
+
+
 class Agent(Resource):
     """The registered identity of an engine."""
 

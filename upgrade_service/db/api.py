@@ -46,6 +46,7 @@ from upgrade_service.db.turns import (
 from upgrade_service.db.upgrades import (
     edge_list,
     event_list,
+    request_list,
     step_get,
     step_list,
     step_output_get,
@@ -98,6 +99,7 @@ __all__ = [
     'plan_store',
     'problem_list',
     'progress_save',
+    'request_list',
     'rollback_floor',
     'service_list',
     'service_summary',

@@ -178,3 +178,11 @@ def event_list(
     query = sa.select(e).filter_by(upgrade_id=upgrade_id)
     with base.reader(ctx) as session:
         return base.page(session, e, query, e.seq, limit, after or None)
+
+
+def request_list(ctx: Context, upgrade_id: str) -> list[Row]:
+    """List the events that people caused: what they asked for, and what they were refused."""
+    e = models.Event
+    query = sa.select(e).where(e.upgrade_id == upgrade_id, e.actor != context.system().actor)
+    with base.reader(ctx) as session:
+        return base.page(session, e, query, e.seq, None, None)

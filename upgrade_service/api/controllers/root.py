@@ -158,6 +158,7 @@ TABLE = routes.Table(
             schemas.APPROVE,
         ),
         _get(f'{UPGRADE}/plan', upgrades.plan, 'upgrades:get', types.Plan),
+        _get(f'{UPGRADE}/report', upgrades.report, 'upgrades:get', types.Report),
         _get(f'{UPGRADE}/problems', upgrades.problems, 'upgrades:get', types.Problem, 'problems'),
         _get(
             f'{UPGRADE}/events',

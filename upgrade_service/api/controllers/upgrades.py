@@ -7,6 +7,7 @@ from typing import Any
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
 from upgrade_service.api import plans, types, views
+from upgrade_service.api import report as reports
 from upgrade_service.api.controllers import request
 from upgrade_service.db import api as db_api
 
@@ -137,6 +138,14 @@ def plan(ask: Ask) -> Answer:
     steps = db_api.step_list(ask.ctx, row['id'], {'direction': 'forward'})
     back = db_api.step_list(ask.ctx, row['id'], {'direction': 'back'})
     return Answer(views.plan(row, steps, back, plans.parents(ask.ctx, row)))
+
+
+def report(ask: Ask) -> Answer:
+    """Report what was done, how long it took, and who asked for it."""
+    row = get(ask)
+    steps = db_api.step_list(ask.ctx, row['id'])
+    requests = db_api.request_list(ask.ctx, row['id'])
+    return Answer(reports.report(row, steps, requests))
 
 
 def problems(ask: Ask) -> Answer:

@@ -8,7 +8,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 import yaml
 
-from upgrade_service.osc import progress, proxy, resources, watch
+from upgrade_service.osc import columns, progress, proxy, resources, watch
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
@@ -283,3 +283,32 @@ class ListEvent(base.List):
                 resources.Event, upgrade_ref=args.upgrade, after=args.after, limit=args.limit
             )
         )
+
+
+class ShowReport(base.Show):
+    """Show the report of an upgrade: what was done, how long it took, who asked for it.
+
+    `-f json` gives the whole of it, with a line for each host, migration and request.
+
+    Example: openstack upgrade report show first -f json
+    """
+
+    fields = (
+        'upgrade', 'name', 'from_release', 'to_release', 'state', 'direction', 'message',
+        'revision', 'started_at', 'finished_at', 'seconds', 'stages', 'hosts', 'migrations',
+        'failed', 'retried', 'skipped', 'requests',
+    )  # fmt: skip
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the upgrade."""
+        parser = super().get_parser(prog_name)
+        add_upgrade(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Show it; in a table each list is told in lines."""
+        found = self.api.document(f'/upgrades/{parsed_args.upgrade}/report')
+        if parsed_args.formatter == 'table':
+            lines = {k: progress.report_lines(k, v) for k, v in found.items()}
+            found = {k: '\n'.join(v) if isinstance(v, list) else v for k, v in lines.items()}
+        return columns.card(found, self.fields)
