@@ -10,6 +10,9 @@ from oslo_db.sqlalchemy import enginefacade
 class RequestContext(context.RequestContext):
     """Who asks. Tokens never leave the API process."""
 
+    #: where the request came from; None: this machine's own work
+    remote_address: str | None = None
+
     @property
     def actor(self) -> str:
         """Name for the audit trail: user id, or 'system' for the service's own work."""

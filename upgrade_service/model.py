@@ -55,6 +55,8 @@ class Host:
     agent_state: str | None = None  #: 'up', 'down' (no heartbeat), or None: no engine
     facts_age: float | None = None  #: seconds since the engine's facts were taken
     strategies: frozenset[str] = frozenset()  #: strategies its engine offers
+    #: strategy -> id of the engine of a deployment host that carries the host's steps out
+    executors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instances: int = 0
     volumes: int = 0
     routers: int = 0  #: routers and DHCP networks served by agents on it
@@ -150,6 +152,7 @@ POLICY_DEFAULTS: dict[str, Any] = {
     'gates': ['finish'],
     'backup': {'database': True},
     'skip_projects': [],
+    'commits': {},
 }
 
 _SECONDS = {'type': 'integer', 'minimum': 0, 'maximum': 86400}
@@ -204,6 +207,15 @@ POLICY_SCHEMA: dict[str, Any] = {
             'properties': {'database': {'type': 'boolean'}},
         },
         'skip_projects': {'type': 'array', 'uniqueItems': True, 'items': {'type': 'string'}},
+        'commits': {
+            'type': 'object',
+            'maxProperties': 64,
+            'additionalProperties': {
+                'type': 'string',
+                'pattern': r'^[0-9a-f]{40}\Z',
+                'description': 'a full commit, 40 hexadecimal digits',
+            },
+        },
     },
 }
 

@@ -32,9 +32,11 @@ class ContextHook(hooks.PecanHook):
         route = environ[root.ROUTE]
         if not route.public and environ.get('HTTP_X_IDENTITY_STATUS') != 'Confirmed':
             raise exc.HTTPUnauthorized()
-        environ[root.CONTEXT] = context.RequestContext.from_environ(
+        made = context.RequestContext.from_environ(
             environ, request_id=environ.get('openstack.request_id')
         )
+        made.remote_address = str(environ.get('REMOTE_ADDR') or '')[:64] or None
+        environ[root.CONTEXT] = made
 
 
 class VersionHook(hooks.PecanHook):

@@ -290,7 +290,10 @@ class Event(Resource):
     attempt = int
     at = int
     actor = TEXT
+    #: the actor's project, and where the request came from
+    project_id = TEXT
     request_id = TEXT
+    remote = TEXT
     detail = FREE
     hash = TEXT
 

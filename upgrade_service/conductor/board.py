@@ -74,6 +74,15 @@ _STATIC = (
 _LIVE = ('state', 'attempt', 'not_before', 'progress', 'error', 'final', 'finished_at')
 
 
+def _shared(nodes: Iterable[Node]) -> set[str]:
+    """Return the executors with steps of more than one host."""
+    hosts: dict[str, set[str | None]] = defaultdict(set)
+    for node in nodes:
+        if node.executor and node.what.where == 'host':
+            hosts[node.executor].add(node.host)
+    return {executor for executor, names in hosts.items() if len(names) > 1}
+
+
 class Board:
     """All steps of one revision of a plan."""
 
@@ -105,6 +114,8 @@ class Board:
         self._hosts = [
             h for h, nodes in self._of_host.items() if any(n.what.disruptive for n in nodes)
         ]
+        #: engines that carry out the steps of several hosts
+        self.shared = _shared(self.nodes.values())
 
     def _index(self, node: Node) -> None:
         for parent in node.parents:

@@ -60,6 +60,7 @@ class Broker:
         self._items: list[Row] = []
         self._acks: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._outbox = orders.Outbox(conf.conductor.resend_after)
+        self._taken_back = orders.Outbox(conf.conductor.resend_after)
         self._probed = orders.Outbox(PROBE_AFTER)
         self._release: set[str] | None = None
         self._looked: dict[str, tuple[float, str | None]] = {}
@@ -241,7 +242,9 @@ class Broker:
         if self._row['direction'] != 'release' and self._row['next'] != 'paused':
             gates = transitions.gates(self.board, self._row['approvals'], self._post.now())
         moves += gates.moves
-        picks = self._pick(moves)
+        # what was just given back begins again in the next turn: a turn moves a step once
+        given_back = any(m.new == 'pending' for m in taken.moves.values())
+        picks = ready.Picks([], []) if given_back else self._pick(moves)
         ending = self._conclude(gates)
         self._commit(moves, ending)
         self._send(picks)
@@ -259,11 +262,18 @@ class Broker:
         )
         if time.monotonic() < self._cloud_from:
             picks.cloud.clear()
-        picks.chains[:] = [c for c in picks.chains if self._still_empty(c, moves)]
+        picks.chains[:] = [left for c in picks.chains if (left := self._fit(c, moves))]
         begun = [n for chain in picks.chains for n in chain]
         moves += [transitions.begin(self.board, n, 'dispatched') for n in begun]
         moves += [transitions.begin(self.board, n, 'running') for n in picks.cloud]
         return picks
+
+    def _fit(self, chain: list[boards.Node], moves: list[db.StepMove]) -> list[boards.Node]:
+        """Return what may begin of a chain, or of a run for several hosts."""
+        hosts = {n.host for n in chain}
+        if len(hosts) > 1:
+            return [n for n in chain if self._still_empty([n], moves)]
+        return chain if self._still_empty(chain, moves) else []
 
     def _still_empty(self, chain: list[boards.Node], moves: list[db.StepMove]) -> bool:
         """Whether a host may be touched: it was drained just now, or was looked at again.
@@ -333,9 +343,9 @@ class Broker:
         return True
 
     def _take_back(self, nodes: list[boards.Node]) -> None:
-        for agent, group in self._probed.due(nodes).items():
+        for agent, group in self._taken_back.due(nodes).items():
             self._post.revoke(self.id, self.epoch, agent, group)
-            self._probed.sent(group)
+            self._taken_back.sent(group, again=True)
 
     def _to_release(self) -> bool:
         keep = ready.release(self.board)
@@ -393,7 +403,9 @@ class Broker:
 
     def _repeat(self) -> None:
         """Say again what has not been answered, and go on with cloud steps of a past owner."""
-        for agent, nodes in self._outbox.due(self.board.in_state('dispatched')).items():
+        waiting, orphans = transitions.whole(self.board)
+        self._take_back(orphans)
+        for agent, nodes in self._outbox.due(waiting).items():
             LOG.info('upgrade %s: sending %d steps to engine %s again', self.id, len(nodes), agent)
             self._post.order(self.id, self.epoch, agent, nodes, self._acks.pop(agent, []))
             self._outbox.sent(nodes, again=True)

@@ -6,6 +6,7 @@ is read again.
 
 from typing import Any
 
+from upgrade_service import states
 from upgrade_service.conductor import board as boards
 from upgrade_service.conductor import ready
 from upgrade_service.db import api as db
@@ -63,6 +64,21 @@ def retry_failed(board: boards.Board, now: int) -> list[db.StepMove]:
             move = _move(board, node, 'pending', 'auto_retry', not_before=later, error=node.error)
             moves.append(move)
     return moves
+
+
+def whole(board: boards.Board) -> tuple[list[boards.Node], list[boards.Node]]:
+    """Split the dispatched steps: what can be ordered again, and what must be taken back.
+
+    Of a chain whose beginning was given back the rest may not have been: without it, it must
+    never be ordered.
+    """
+    good: list[boards.Node] = []
+    orphans: list[boards.Node] = []
+    for node in board.in_state('dispatched'):
+        parents = [board.nodes[p] for p in node.parents]
+        kept = all(p.in_flight or p.state in states.STEP_DONE for p in parents)
+        (good if kept and not any(p in orphans for p in parents) else orphans).append(node)
+    return good, orphans
 
 
 class Gates:

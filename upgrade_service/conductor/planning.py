@@ -107,7 +107,11 @@ class Planning:
         except exception.UpgradeError as e:
             self._give_up(row, broker, e)
             return
-        executors = {h.name: h.agent for h in found.hosts.values() if h.agent}
+        executors = {
+            h.name: agent
+            for h in found.hosts.values()
+            if (agent := h.executors.get(row['strategy']) or h.agent)
+        }
         db.plan_store(self._ctx, row['id'], broker.owner, broker.epoch, made, executors)
 
     def _made(self, row: Row) -> tuple[model.Inventory, model.Plan]:

@@ -14,6 +14,8 @@ from upgrade_service.conductor import board as boards
 
 #: most steps that ride in one order: an order must stay well below a message's limit
 MAX_CHAIN = 16
+#: most hosts in one run of a deployment host's engine, for the same reason
+MAX_TOGETHER = 64
 MAX_ATTEMPTS = 3
 RETRY_MS = 2000
 
@@ -51,7 +53,11 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Picks:
-    """What to begin now: chains of host steps (one order each) and cloud steps."""
+    """What to begin now: chains of host steps (one order each) and cloud steps.
+
+    The steps of a chain are consecutive ones of one host, or, where an engine does the
+    steps of other hosts, the same step for several.
+    """
 
     chains: list[list[boards.Node]]
     cloud: list[boards.Node]
@@ -71,23 +77,64 @@ def pick(
     :param hosts: hosts to choose from (a pause that lets them end first), or None for all.
     """
     budget = Budget(board, policy)
-    flying = board.in_flight()
-    busy = {n.host for n in flying if n.what.where == 'host'}
-    room = max_dispatched - sum(n.what.where == 'host' for n in flying)
-    picks = Picks([], [])
+    orders = _Orders(board, budget, now, max_dispatched)
+    cloud = []
     for node in board.ready(now) if only is None else _released(board, only, now):
-        if node.what.where == 'gate' or (hosts is not None and node.host not in hosts):
+        if hosts is not None and node.host not in hosts:
             continue
-        if node.what.disruptive and not budget.take(_host(node)):
-            continue
-        if node.what.where == 'cloud':
-            picks.cloud.append(node)
-        elif node.executor and node.host not in busy and room > 0:
-            chain = _chain(board, node, now, budget)
-            picks.chains.append(chain)
-            busy.add(node.host)
-            room -= len(chain)
-    return picks
+        if node.what.where == 'host':
+            orders.add(node)
+        elif node.what.where == 'cloud' and _may_go(node, budget):
+            cloud.append(node)
+    return Picks(orders.chains, cloud)
+
+
+def _may_go(node: boards.Node, budget: Budget) -> bool:
+    return not node.what.disruptive or budget.take(_host(node))
+
+
+class _Orders:
+    """The orders of one turn, as they come together."""
+
+    def __init__(self, board: boards.Board, budget: Budget, now: int, max_dispatched: int) -> None:
+        flying = [n for n in board.in_flight() if n.what.where == 'host']
+        self._board, self._budget, self._now = board, budget, now
+        self._room = max_dispatched - len(flying)
+        self._busy = {n.host for n in flying}
+        self._at_work = {n.executor for n in flying}
+        self._runs: dict[str, list[boards.Node]] = {}  #: by executors of several hosts
+        self.chains: list[list[boards.Node]] = []
+
+    def add(self, node: boards.Node) -> None:
+        """Take a ready step in, if its host and its engine are free and the budget allows it."""
+        if not node.executor or node.host in self._busy or self._room <= 0:
+            return
+        run = self._runs.get(node.executor)
+        if (run is None and node.executor in self._at_work) or (run and not _alike(node, run)):
+            return
+        if not _may_go(node, self._budget):
+            return
+        if run is not None:
+            chain = [node]
+            run.append(node)
+        elif node.executor in self._board.shared:
+            chain = self._runs[node.executor] = [node]
+            self.chains.append(chain)
+        else:
+            chain = _chain(self._board, node, self._now, self._budget)
+            self.chains.append(chain)
+        self._busy.add(node.host)
+        self._at_work.add(node.executor)
+        self._room -= len(chain)
+
+
+def _alike(node: boards.Node, run: list[boards.Node]) -> bool:
+    """Whether a step may join a run for several hosts: it differs in its host only."""
+    first = run[0]
+    return len(run) < MAX_TOGETHER and all(
+        getattr(node, field) == getattr(first, field)
+        for field in ('kind', 'strategy', 'project', 'params', 'direction')
+    )
 
 
 def _released(board: boards.Board, only: set[str], now: int) -> list[boards.Node]:

@@ -53,6 +53,12 @@ OPTS = [
         min=1,
         help='Seconds after which what an engine reported is too old to plan with.',
     ),
+    cfg.ListOpt(
+        'deployment_hosts',
+        default=[],
+        help='Hosts whose engines may carry out steps of other hosts (with Ansible). What an '
+        'engine of any other host says of hosts that are not its own is not believed.',
+    ),
     cfg.IntOpt(
         'max_dispatched', default=32, min=1, help='Host steps in flight at once, for one upgrade.'
     ),

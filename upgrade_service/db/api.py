@@ -13,6 +13,7 @@ from upgrade_service.db.agents import (
     strategy_rows,
 )
 from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
+from upgrade_service.db.audit import audited, grants, upgrade_of, verify
 from upgrade_service.db.base import configure, get_engine, now
 from upgrade_service.db.clusters import (
     cluster_create,
@@ -73,6 +74,7 @@ __all__ = [
     'agents_seen',
     'answer_get',
     'answers_sweep',
+    'audited',
     'cluster_create',
     'cluster_delete',
     'cluster_discover',
@@ -85,6 +87,7 @@ __all__ = [
     'enroll_token_create',
     'event_list',
     'get_engine',
+    'grants',
     'host_get',
     'host_list',
     'host_lost',
@@ -113,5 +116,7 @@ __all__ = [
     'upgrade_delete',
     'upgrade_get',
     'upgrade_list',
+    'upgrade_of',
     'upgrade_verb',
+    'verify',
 ]

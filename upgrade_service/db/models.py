@@ -281,7 +281,9 @@ class Event(Base):
     attempt: orm.Mapped[int | None] = col(sa.Integer, null=True)
     at: orm.Mapped[int] = col(Long)
     actor: orm.Mapped[str] = col(Name)
+    project_id: orm.Mapped[str | None] = col(Name, null=True)  # of the actor
     request_id: orm.Mapped[str | None] = col(sa.String(64), null=True)
+    remote: orm.Mapped[str | None] = col(sa.String(64), null=True)  # address of the actor
     detail: orm.Mapped[dict[str, Any]] = col(Json)
     hash: orm.Mapped[str] = col(sa.String(64))
 

@@ -91,7 +91,9 @@ class Turn:
             'attempt': attempt,
             'at': self.now,
             'actor': self._actor.actor,
+            'project_id': self._actor.project_id,
             'request_id': self._actor.request_id,
+            'remote': self._actor.remote_address,
             'detail': detail or {},
         }
         self._head = chain(self._head, said)

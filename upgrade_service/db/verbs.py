@@ -52,7 +52,7 @@ def _verb_turn(
 def _note_refusal(ctx: Context, ident: str, verb: str, why: exception.UpgradeError) -> None:
     with contextlib.suppress(turns.Mismatch), turns.turn(ctx, ident) as t:
         detail = {'verb': verb, 'code': why.code, 'why': str(why), 'state': t.row.state}
-        t.event('refused', detail=detail)
+        t.event('verb_refused', detail=detail)
         t.close({})
 
 

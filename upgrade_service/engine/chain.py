@@ -99,8 +99,8 @@ class Chain:
 
     def __init__(self, links: list[Link], parts: Parts, lock: HostLock) -> None:
         self.links, self._parts, self._lock = links, parts, lock
-        #: the step under way, and since when (monotonic)
-        self.current: Link | None = None
+        #: the step under way (of a run for several hosts: each), and since when (monotonic)
+        self.current: list[Link] = []
         self.began = 0.0
         self._said = False
         self._progress: Item = {}
@@ -114,12 +114,12 @@ class Chain:
                 if not self._begin(link):
                     break
                 item = self._do(link)
-                self.current = None
+                self.current = []
                 if item is None:
                     return  # the engine stops; whoever comes next finds the attempt
                 self._note(link, item)
                 items.append(item)
-                if not succeeded(item):
+                if not succeeded(item) and self._depends(at):
                     items += self.give_back(at + 1)
                     break
                 if not self._in_process_follows(at):
@@ -127,7 +127,7 @@ class Chain:
         except Exception:
             LOG.exception('a chain of steps broke')
         finally:
-            self.current = None
+            self.current = []
             self._lock.leave()
             done(self)
             self._report(items)
@@ -138,14 +138,14 @@ class Chain:
         try:
             self._begin(link)
             item = self._watch(link, None)
-            self.current = None
+            self.current = []
             if item is not None:
                 self._note(link, item)
                 items.append(item)
         except Exception:
             LOG.exception('watching a step broke')
         finally:
-            self.current = None
+            self.current = []
             done(self)
             self._report(items)
 
@@ -154,9 +154,13 @@ class Chain:
             entry = self._parts.book.attempts[link.key]
             if not entry.open or self._parts.stopping.is_set():
                 return False
-            self.current, self.began, self._said = link, time.monotonic(), False
-            self._progress = {}
+            self.current.append(link)
+            self.began, self._said, self._progress = time.monotonic(), False, {}
             return True
+
+    def _depends(self, at: int) -> bool:
+        """Whether what follows a step waits for it: the steps of one host do."""
+        return {n.task.host for n in self.links[at + 1 :]} == {self.links[at].task.host}
 
     def _in_process_follows(self, at: int) -> bool:
         return at + 1 < len(self.links) and self.links[at + 1].in_process
@@ -196,7 +200,7 @@ class Chain:
     def revocable(self, key: journal.Attempt) -> int | None:
         """Return the place of a step that has not begun; call it under the guard."""
         for at, link in enumerate(self.links):
-            if link.key == key and link is not self.current:
+            if link.key == key and link not in self.current:
                 return at if self._parts.book.attempts[key].open else None
         return None
 
@@ -210,10 +214,10 @@ class Chain:
             if isinstance(made, base.Job):
                 return self._shim(link, made)
         except exception.Refused as e:
-            made = _failed(str(e), final=True)
+            made = failed(str(e), final=True)
         except Exception as e:
             LOG.exception('step %s (%s) broke', link.task.step, link.task.kind)
-            made = _failed(f'{type(e).__name__}: {e}')
+            made = failed(f'{type(e).__name__}: {e}')
         return self._outcome(link, made, begun)
 
     def _make(self, link: Link) -> base.Outcome | base.Job:
@@ -222,7 +226,7 @@ class Chain:
         site = self._parts.allowed.site(link.strategy)
         if link.in_process:
             if not self._lock.held and not self._lock.take(patience=30.0):
-                return _failed('another step holds the lock of this host; nothing was done')
+                return failed('another step holds the lock of this host; nothing was done')
         elif strategy.check(link.task, site):
             return _already()
         do = strategy.undo if link.task.direction == 'back' else strategy.run
@@ -245,7 +249,7 @@ class Chain:
             process = self._parts.runner.start(link.task, job, link.upgrade)
         except (OSError, subprocess.SubprocessError) as e:
             self._parts.runner.forbid(*link.key)
-            return self._outcome(link, _failed(f'cannot be started: {e}'), facts.now())
+            return self._outcome(link, failed(f'cannot be started: {e}'), facts.now())
         return self._watch(link, process)
 
     def _watch(self, link: Link, process: 'subprocess.Popen[bytes] | None') -> Item | None:
@@ -264,17 +268,17 @@ class Chain:
     # -- while it runs -------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Item]:
-        """Return what is to be said of the step under way."""
-        link = self.current
-        if link is None or now - self.began < ACCEPTED_AFTER:
+        """Return what is to be said of what is under way."""
+        links = list(self.current)
+        if not links or now - self.began < ACCEPTED_AFTER:
             return []
         items = []
         if not self._said:
             self._said = True
-            items.append(link.item('accepted'))
+            items += [n.item('accepted') for n in links]
         if self._progress and now - self._progress_at >= PROGRESS_EVERY:
             self._progress_at = now
-            items.append(link.item('progress', progress=self._progress))
+            items += [n.item('progress', progress=self._progress) for n in links]
             self._progress = {}
         return items
 
@@ -284,7 +288,7 @@ def ended(link: Link, standing: runner.Standing, parts: Parts, boot_changed: boo
     if standing is runner.Standing.INTERRUPTED:
         return link.item('interrupted', boot_changed=boot_changed)
     if standing is runner.Standing.NEVER_BEGUN:
-        made = runner.of_outcome(_failed('the shim did not start; nothing was done'))
+        made = runner.of_outcome(failed('the shim did not start; nothing was done'))
         return link.item('outcome', outcome=dict(made), started_at=None, finished_at=facts.now())
     found = parts.runner.outcome(*link.key) or {}
     times = {k: found.pop(k, None) for k in ('started_at', 'finished_at')}
@@ -315,7 +319,8 @@ def succeeded(item: Item) -> bool:
     return bool(item['what'] == 'outcome' and item['outcome']['result'] == 'succeeded')
 
 
-def _failed(error: str, final: bool = False) -> base.Outcome:
+def failed(error: str, final: bool = False) -> base.Outcome:
+    """Make the outcome of something that failed; `final`: trying again cannot help."""
     data = {'final': True} if final else {}
     return base.Outcome(result=base.Result.FAILED, rc=1, error=error[:1500], data=data)
 

@@ -30,6 +30,7 @@ from upgrade_service.engine import (
     runner,
     settings,
     ticker,
+    together,
 )
 from upgrade_service.engine import reporter as reporters
 from upgrade_service.strategies import base
@@ -222,10 +223,20 @@ class AgentManager:
             self.parts.reporter.say(*(i for n in known for i in self._standing(n.key)))
             new = [n for n in links if n.key not in book.attempts]
             if new and not self.parts.stopping.is_set():
-                self._take(said, new)
+                self._take(said, new, self._orphans(links))
         self.parts.reporter.flush()
 
-    def _take(self, said: Item, links: list[chain.Link]) -> None:
+    def _orphans(self, links: list[chain.Link]) -> list[chain.Link]:
+        """Return the new steps of an order behind one that was given back or went wrong.
+
+        It was answered alone if this process died in between; what follows relies on it.
+        """
+        known = [self.parts.book.attempts.get(n.key) for n in links]
+        bad = (at for at, e in enumerate(known) if e is not None and not _went_well(e))
+        first = next(bad, len(links))
+        return [n for n in links[first:] if n.key not in self.parts.book.attempts]
+
+    def _take(self, said: Item, links: list[chain.Link], orphans: list[chain.Link]) -> None:
         """Accept steps up to the first that cannot be taken; answer the others."""
         lock = chain.HostLock(self._dir / 'host.lock')
         free = not self._chains and lock.take()
@@ -234,10 +245,11 @@ class AgentManager:
             if why:
                 self._refuse(links, why)
                 return
-            good = self._refuse_steps(said, links)
+            self._give_back(said, orphans)
+            good = self._refuse_steps(said, [n for n in links if n not in orphans])
             if not good or not self._accept(said, good):
                 return
-            made = chain.Chain(good, self.parts, lock)
+            made = together.chain_of(good, self.parts, lock)
             self._chains.append(made)
             free = False
             POOL.submit(made.run, self._chain_done)
@@ -246,15 +258,20 @@ class AgentManager:
                 lock.leave()
 
     def _refuse_steps(self, said: Item, links: list[chain.Link]) -> list[chain.Link]:
+        """Refuse what may not be done, with what follows it on its host; return the rest."""
+        good: list[chain.Link] = []
         for at, link in enumerate(links):
             what = {'step': link.task.step, 'attempt': link.task.attempt}
             code = accept.judge_step(what, self.parts.book)
             why = (code, '') if code else self.allowed.refusal(link.task, link.strategy)
-            if why:
-                self._refuse([link], *why)
+            if not why:
+                good.append(link)
+                continue
+            self._refuse([link], *why)
+            if together.hosts(links) == 1:
                 self._give_back(said, links[at + 1 :])
-                return links[:at]
-        return links
+                break
+        return good
 
     def _refuse(self, links: list[chain.Link], code: str, message: str = '') -> None:
         for link in links:
@@ -312,7 +329,7 @@ class AgentManager:
             return [entry.item]
         if entry.state == 'revoked':
             return [{**ids, 'what': 'revoked'}]
-        running = any(c.current is not None and c.current.key == key for c in self._chains)
+        running = any(key in (n.key for n in c.current) for c in self._chains)
         return [{**ids, 'what': 'running'}] if running else []
 
     @rpc.expose
@@ -376,6 +393,10 @@ class AgentManager:
         said = self._believed(env, 'keys')
         if said is not None and self._timely(said):
             self.identity.rotate(said['keys'])
+
+
+def _went_well(entry: journal.Entry) -> bool:
+    return entry.item is not None and chain.succeeded(entry.item)
 
 
 def _link(said: Item, step: Item, allowed: settings.Allowed) -> chain.Link:

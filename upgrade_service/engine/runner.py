@@ -6,7 +6,7 @@ was interrupted. The engine can close the first case for good by making ``starte
 a shim that comes later finds it and ends.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import enum
@@ -57,29 +57,41 @@ class Runner:
     # -- starting ------------------------------------------------------------------------------
 
     def start(
-        self, task: base.Task, job: base.Job, upgrade: str
+        self, task: base.Task, job: base.Job, upgrade: str, members: Sequence[base.Task] = ()
     ) -> 'subprocess.Popen[bytes] | None':
         """Write the job down and start its shim.
 
+        :param members: tasks of other hosts that the job does as well; each attempt has a
+            place and an outcome of its own.
         :raises OSError: the disk does not take it, or no process can be started.
         """
-        place = self.directory(task.step, task.attempt)
-        place.mkdir(mode=0o700)
-        timeout = min(job.timeout, task.timeout)
         told = {
             **dataclasses.asdict(job),
-            'timeout': timeout,
+            'timeout': min(job.timeout, task.timeout),
             'lock': str(self._lock),
             'upgrade': upgrade,
+            'host': task.host,
+            'members': [
+                {'place': str(self.directory(m.step, m.attempt)), 'host': m.host} for m in members
+            ],
         }
+        for member in members:
+            self._prepare(member, {'upgrade': upgrade, 'led_by': task.step})
+        place = self._prepare(task, told)
+        journal.sync_directory(self._dir)
+        return self._spawn(place, task)
+
+    def _prepare(self, task: base.Task, told: Mapping[str, Any]) -> pathlib.Path:
+        """Make the place of an attempt, with room for its outcome."""
+        place = self.directory(task.step, task.attempt)
+        place.mkdir(mode=0o700)
         (place / 'job.json').write_text(json.dumps(told))
         with open(place / 'outcome', 'wb') as slot:
             slot.write(b'\0' * shim.SLOT)
             slot.flush()
             os.fsync(slot.fileno())
         journal.sync_directory(place)
-        journal.sync_directory(self._dir)
-        return self._spawn(place, task)
+        return place
 
     def _spawn(self, place: pathlib.Path, task: base.Task) -> 'subprocess.Popen[bytes] | None':
         # never the venv's own launcher by name: -I -S leaves only the standard library

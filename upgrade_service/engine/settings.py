@@ -99,7 +99,7 @@ class Allowed:
         strategy = self._strategies[name]
         if task.kind not in strategy.kinds:
             return 'not_allowed', f'strategy {name} knows no {task.kind[:64]}'
-        if task.host != site.host:
+        if task.host != site.host and task.host not in strategy.hosts(site):
             return 'not_allowed', f'this is the engine of host {site.host}'
         for error in _validator(type(strategy)).iter_errors(dict(task.params)):
             where = '.'.join(map(str, error.absolute_path)) or 'params'
@@ -122,7 +122,15 @@ class Allowed:
                     merged['projects'] = {**projects, **merged['projects']}
                     merged.update(seen)
             merged['strategies'][name] = {'ready': not reason, 'reason': reason[:500]}
+            if not reason:
+                merged['strategies'][name].update(self._others(name))
         return merged
+
+    def _others(self, name: str) -> dict[str, Any]:
+        """Return the other hosts whose steps may be done from here, if there are any."""
+        site = self._sites[name]
+        others = self._strategies[name].hosts(site) - {site.host}
+        return {'hosts': sorted(others)} if others else {}
 
 
 @functools.cache

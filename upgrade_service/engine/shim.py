@@ -30,6 +30,7 @@ import zlib
 SLOT = 4096
 HEAD, TAIL, LINE = 64 * 1024, 192 * 1024, 8 * 1024
 HEARTBEAT = 10.0
+MARK = b'\x1e'  #: begins a line that is an event (strategies/events.py)
 GRACE = 30.0  #: seconds between TERM and KILL
 LOCK_WAIT = 2.0
 PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
@@ -120,6 +121,10 @@ class Shim:
         self._output = Output(self._at('output'))
         self._progress: dict[str, Any] = {'done': 0, 'total': len(self.job['ops']), 'text': ''}
         self._warnings: list[str] = []
+        #: host -> what an event said became of it
+        self._hosts: dict[str, dict[str, Any]] = {}
+        #: other attempts, each of another host, that this job does as well
+        self._members: list[dict[str, str]] = self.job.get('members') or []
         self._running: set[int] = set()
         self._deadline = time.monotonic() + self.job['timeout']
         self._over = threading.Event()
@@ -135,6 +140,10 @@ class Shim:
         if not self._begin():
             return 3
         begun = _now()
+        if not self._begin_members():
+            why = 'the step of another host that belongs to this run was given up'
+            self._end('failed', 75, f'{why}; nothing was done', begun)
+            return 75
         held = self._take_host()
         if held is None:
             why = 'another step holds the lock of this host; nothing was done'
@@ -169,6 +178,21 @@ class Shim:
             os.unlink(mine)
         return True
 
+    def _begin_members(self) -> bool:
+        """Begin the attempts of the other hosts: one file, one lock, a name in each place.
+
+        One that cannot begin any more forbids all of it; nothing was done yet.
+        """
+        begun: list[dict[str, str]] = []
+        for member in self._members:
+            try:
+                os.link(self._at('started'), os.path.join(member['place'], 'started'))
+            except FileExistsError:
+                self._members = begun
+                return False
+            begun.append(member)
+        return True
+
     def _take_host(self) -> int | None:
         """Take the lock of the host; what we start inherits it, and keeps it if we are killed."""
         fd = os.open(self.job['lock'], os.O_RDWR | os.O_CREAT, 0o600)
@@ -185,18 +209,33 @@ class Shim:
 
     def _end(self, result: str, rc: int, error: str, begun: int) -> None:
         self._output.save()
-        data = dict(self.job.get('data') or {}) if result == 'succeeded' else {}
-        if self._warnings:
-            data['warnings'] = self._warnings[:20]
         outcome = {
             'result': result,
             'rc': rc,
             'error': error[:1500],
-            'data': data,
+            'data': {'warnings': self._warnings[:20]} if self._warnings else {},
             'started_at': begun,
             'finished_at': _now(),
         }
-        write_slot(self._at('outcome'), outcome)
+        for member in self._members:
+            said = self._hosts.get(member['host'], {})
+            with contextlib.suppress(OSError):
+                output = said.get('output') or self._output.last.decode(errors='replace')
+                replace(os.path.join(member['place'], 'output'), output.encode())
+            self._fill(member['place'], outcome, said)
+        self._fill(self._dir, outcome, self._hosts.get(self.job.get('host') or '', {}))
+
+    def _fill(self, place: str, outcome: dict[str, Any], said: dict[str, Any]) -> None:
+        """Fill the slot of an attempt: what was said of its host goes over the job's own."""
+        one = dict(outcome)
+        if said:
+            result = said.get('result')
+            one['result'] = result if result in ('succeeded', 'failed') else 'unknown'
+            one['error'] = str(said.get('error') or '')[:1500]
+            one['rc'] = int(result != 'succeeded')
+        ours = self.job.get('data') or {} if one['result'] == 'succeeded' else {}
+        one['data'] = {**one['data'], **ours, **(said.get('data') or {})}
+        write_slot(os.path.join(place, 'outcome'), one)
 
     def _beat(self) -> None:
         """Save output and progress; watch the deadline."""
@@ -215,8 +254,21 @@ class Shim:
 
     def _note(self, **changes: Any) -> None:
         self._progress.update(changes, at=_now())
-        with contextlib.suppress(OSError):
-            replace(self._at('progress'), json.dumps(self._progress).encode())
+        text = json.dumps(self._progress).encode()
+        for place in (self._dir, *(m['place'] for m in self._members)):
+            with contextlib.suppress(OSError):
+                replace(os.path.join(place, 'progress'), text)
+
+    def _event(self, line: bytes) -> None:
+        """Take what a program of ours tells of its progress, or of a host."""
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(said.get('progress'), dict):
+            self._note(**{k: said['progress'].get(k) for k in ('text', 'done', 'total')})
+        elif isinstance(said.get('host'), str):
+            self._hosts[said['host']] = said
 
     # -- operations ----------------------------------------------------------------------------
 
@@ -289,11 +341,16 @@ class Shim:
                 self._warnings.append(f'{op["title"]}: {broke} (status {status})')
                 return 'done'
             if meaning == 'failed':
-                said = self._output.last.decode(errors='replace').strip()[:300]
-                why = f': {said}' if said and not said.startswith('---') else ''
-                raise Failed(f'{op["title"]}: {_ending(status)}{why}', status)
+                raise Failed(f'{op["title"]}: {self._why(op, status)}', status)
             return str(meaning)
         raise Failed(f'{op["title"]}: not finished in {op["timeout"]} s or {op["limit"]} turns')
+
+    def _why(self, op: Op, status: int) -> str:
+        """Say why a command failed: by its exit status, and by the last thing it said."""
+        words = (op.get('words') or {}).get(str(status))
+        said = self._output.last.decode(errors='replace').strip()[:300]
+        more = f': {said}' if said and not said.startswith('---') else ''
+        return f'{words or _ending(status)}{more}'
 
     def _run(self, op: Op, until: float) -> int:
         argv = op['argv']
@@ -327,7 +384,8 @@ class Shim:
     def _watch(self, p: 'subprocess.Popen[bytes]', op: Op, until: float) -> int:
         self._running.add(p.pid)
         pipe = p.stderr if op.get('stdout') else p.stdout
-        reader = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        events = bool(op.get('events'))
+        reader = threading.Thread(target=self._read, args=(pipe, events), daemon=True)
         reader.start()
         late = False
         try:
@@ -349,9 +407,12 @@ class Shim:
             raise Failed(f'{op["title"]}: timed out after {self.job["timeout"]} s', 124)
         return p.returncode
 
-    def _read(self, pipe: Any) -> None:
+    def _read(self, pipe: Any, events: bool) -> None:
         while line := pipe.readline(LINE):
-            self._output.add(line)
+            if events and line.startswith(MARK):
+                self._event(line[1:])
+            else:
+                self._output.add(line)
 
     def _say(self, text: str) -> None:
         self._output.add(f'--- {text}'.encode())
@@ -416,8 +477,11 @@ class Shim:
         _sync(os.path.dirname(op['path']))
 
     def _rename(self, op: Op) -> None:
-        with open(op['path'], 'rb') as f:
-            os.fsync(f.fileno())
+        fd = os.open(op['path'], os.O_RDONLY)  # a file or a directory
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(op['path'], op['target'])
         _sync(os.path.dirname(op['target']))
 

@@ -27,7 +27,7 @@ TOLD = {
     'hosts_done': 'has ended the hosts in progress',
     'replan': 'is planned anew',
     'declare_lost': 'goes on without a lost host',
-    'refused': 'refused a request',
+    'verb_refused': 'refused a request',
     'approve': 'gate approved',
 }
 COUNTED = ('done', 'running', 'failed')

@@ -52,6 +52,9 @@ def _rule(error: jsonschema.ValidationError) -> str:
     """Say a rule in words; jsonschema's own would quote whatever was sent, at any length."""
     value = str(error.instance)[:40]
     limit: Any = error.validator_value
+    schema: Any = error.schema
+    if 'description' in schema:
+        return f'{value!r} must be {schema["description"]}'
     if error.validator == 'enum':
         return f'{value!r} must be one of {", ".join(map(str, limit))}'
     if error.validator == 'anyOf':

@@ -23,7 +23,10 @@ class Op:
 
     run      argv (absolute argv[0]), env, cwd, user, timeout (s), exits {code: meaning},
              stdout: file (mode) that takes its output instead of the log,
-             limit and pause (s): how often, and how fast, 'again' is done again
+             limit and pause (s): how often, and how fast, 'again' is done again;
+             words {code: sentence}: what a failure with that exit status means;
+             events: its output may hold events (see events.py): progress, and the outcome
+             of each host
     symlink  path, target: replaced atomically
     mkdir    path, mode
     remove   path: a file, link or tree below one of the job's `roots`
@@ -55,6 +58,8 @@ class Op:
     stdout: str | None = None
     limit: int = 1000
     pause: float = 0.0
+    words: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    events: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,8 @@ class UpgradeStrategy(abc.ABC):
     in_process: frozenset[str] = frozenset()
     #: kinds this strategy knows
     kinds: frozenset[str] = frozenset()
+    #: kinds of which one job can do the steps of several hosts (see `run_together`)
+    together: frozenset[str] = frozenset()
     #: schema (JSON) of its file in engine.d
     settings_schema: Mapping[str, Any] = {'type': 'object'}
     #: schema (JSON) of a step's params
@@ -177,6 +184,14 @@ class UpgradeStrategy(abc.ABC):
         'state'}]}; `state` is systemd's ActiveState. Read-only and quick.
         """
 
+    def hosts(self, site: Site) -> frozenset[str]:
+        """Name the hosts whose steps may be done from here; by default only this one.
+
+        A strategy that changes other hosts (Ansible does) names them from its settings;
+        the conductor believes that of hosts in its own `deployment_hosts` only.
+        """
+        return frozenset({site.host})
+
     def refusal(self, task: Task, site: Site) -> str | None:
         """Say why the settings of this host do not allow a step; None if they do."""
         return None
@@ -191,6 +206,15 @@ class UpgradeStrategy(abc.ABC):
 
         :raises Refused: the settings do not allow it; nothing was changed.
         """
+
+    def run_together(self, tasks: Sequence[Task], site: Site) -> Job:
+        """Return one job for steps that differ in their host only; a kind in `together`.
+
+        Its events say the outcome of each host; `direction` is in the tasks.
+
+        :raises Refused: the settings do not allow it; nothing was changed.
+        """
+        raise NotImplementedError(f'{self.name} does one host at a time')
 
     def undo(self, task: Task, site: Site) -> Job | Outcome:
         """Return the job of a step of the way back, or its outcome.

@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service.strategies import base, source_jobs
+from upgrade_service.strategies import base, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
@@ -46,6 +46,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
                     units=_TEXTS,
                     binaries=_map({'type': 'string'}),
                     current=_PATH,
+                    in_place=_PATH,
                     env=_map({'type': 'string'}),
                     user={'type': 'string'},
                     databases=_TEXTS,
@@ -74,7 +75,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
 _Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
-    'prefetch': source_jobs.prefetch,
+    'prefetch': source_install.prefetch,
     'upgrade_check': source_jobs.commands,
     'backup_database': source_jobs.backup_database,
     'db_expand': source_jobs.commands,
@@ -126,7 +127,8 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         layout = layouts.Layout(site)
         if task.project is None or task.project not in layout.projects:
             return f'no project data for {str(task.project)[:64]}'
-        if not layout.in_use(task.project):
+        half_back = task.direction == 'back' and layout.in_place(task.project)
+        if not layout.in_use(task.project) and not half_back:
             return f'{task.project} is not installed here: no {layout.current(task.project)}'
         return None
 

@@ -22,6 +22,7 @@ from upgrade_service.strategies import base
 WANTED = frozenset({'active', 'activating', 'reloading', 'deactivating', 'failed'})
 PROPERTIES = 'Id,LoadState,ActiveState,UnitFileState,MainPID'
 PROVED = '.proved'
+SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,13 @@ class Layout:
 
     def current(self, project: str) -> str:
         """Return the link to the code in use."""
-        return str(self.of(project).get('current') or f'{self.root}/{project}-current')
+        own = self.in_place(project) or self.of(project).get('current')
+        return str(own or f'{self.root}/{project}-current')
+
+    def in_place(self, project: str) -> str | None:
+        """Return the environment that is changed in its place, for sites that have only one."""
+        found: str | None = self.of(project).get('in_place')
+        return found
 
     def venv(self, project: str, version: str) -> str:
         """Return where a version of a project is installed."""
@@ -80,29 +87,37 @@ class Layout:
         return os.path.realpath(path) if os.path.isdir(path) else None
 
     def is_current(self, project: str, version: str) -> bool:
-        """Whether the link leads to a version."""
+        """Whether the link leads to a version, or the only environment has it."""
+        if self.in_place(project):
+            return self.installed_version(project, self.in_use(project)) == version
         target = self.venv(project, version)
         return os.path.isdir(target) and self.in_use(project) == os.path.realpath(target)
 
     def installed_version(self, project: str, path: str | None) -> str | None:
-        """Read the version of a project in an environment from its metadata; runs nothing."""
+        """Read the version of a project in an environment from its metadata; runs nothing.
+
+        One that was made from a commit bears the version that the plan gave to the commit.
+        """
         if path is None:
             return None
+        proof = _proof(path)
+        if proof and proof.get('commit'):
+            return str(proof['version'])
+        found = self.metadata(project, path)
+        return (_metadata_version(found) or found.name.split('-')[1]) if found else None
+
+    def metadata(self, project: str, path: str) -> pathlib.Path | None:
+        """Return the dist-info directory of a project in an environment."""
         name = self.data(project).distribution.replace('-', '_').replace('.', '_').lower()
         for found in pathlib.Path(path).glob('lib/python3*/site-packages/*.dist-info'):
-            stem, _, version = found.name.removesuffix('.dist-info').rpartition('-')
+            stem = found.name.removesuffix('.dist-info').rpartition('-')[0]
             if stem.replace('-', '_').replace('.', '_').lower() == name:
-                return _metadata_version(found) or version
+                return found
         return None
 
     def proof(self, project: str, version: str) -> dict[str, Any] | None:
         """Return what the marker of a finished and proved environment says, or None."""
-        try:
-            text = pathlib.Path(self.venv(project, version), PROVED).read_text()
-            found = json.loads(text)
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return _proof(self.venv(project, version))
 
     def code(self, project: str, version: str | None, whose: str) -> str:
         """Return the environment whose commands a step is to use.
@@ -120,6 +135,11 @@ class Layout:
         if not os.path.isdir(path):
             raise exception.Refused(reason=f'{path} is not there')
         return path
+
+    def environment(self, project: str, code: str) -> dict[str, str]:
+        """Return the environment variables of commands of a project's code."""
+        extra: dict[str, str] = self.of(project).get('env') or {}
+        return {'PATH': f'{code}/bin:{SYSTEM_PATH}', 'PYTHONWARNINGS': 'ignore', **extra}
 
     # -- units ---------------------------------------------------------------------------------
 
@@ -210,6 +230,9 @@ class Layout:
         real = self.in_use(project)
         if not unit.pid or real is None:
             return False
+        if self.in_place(project):
+            installed = self.metadata(project, real)
+            return installed is not None and _began_after(unit.pid, installed.stat().st_mtime)
         mine, others = False, False
         for path in _mapped(unit.pid):
             if path.startswith(f'{real}/'):
@@ -218,8 +241,7 @@ class Layout:
                 others = True
         if mine or others:
             return mine and not others
-        began = _began(unit.pid)
-        return began is not None and began >= os.lstat(self.current(project)).st_mtime - 1.0
+        return _began_after(unit.pid, os.lstat(self.current(project)).st_mtime)
 
     def _other_code(self, project: str, path: str) -> bool:
         parts = pathlib.PurePath(path).parts
@@ -229,9 +251,28 @@ class Layout:
         )
 
 
+def version_of(task: base.Task) -> str:
+    """Return the version that a step is about.
+
+    :raises Refused: the order names none.
+    """
+    version = task.params.get('version')
+    if not version:
+        raise exception.Refused(reason=f'{task.kind} needs params.version')
+    return str(version)
+
+
 def _properties(block: str) -> dict[str, str]:
     pairs = (line.partition('=') for line in block.splitlines())
     return {key: value for key, _, value in pairs}
+
+
+def _proof(path: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(pathlib.Path(path, PROVED).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _metadata_version(directory: pathlib.Path) -> str | None:
@@ -254,6 +295,12 @@ def _mapped(pid: int) -> set[str]:
             return {p for line in f if (p := line.split(maxsplit=5)[-1].strip()).startswith('/')}
     except OSError:
         return set()
+
+
+def _began_after(pid: int, moment: float) -> bool:
+    """Whether a process began after a time; clocks of processes tell it to about a second."""
+    began = _began(pid)
+    return began is not None and began >= moment - 1.0
 
 
 def _began(pid: int) -> float | None:

@@ -41,6 +41,12 @@ service_database() {
     echo "CREATE DATABASE IF NOT EXISTS upgrade_service CHARACTER SET utf8mb4;
         GRANT ALL ON upgrade_service.* TO 'upgrade'@'%' IDENTIFIED BY 'lab';" | in_host ctl1 mariadb
 }
+service_rights() { # from now on the service cannot change or remove what is in its audit trail
+    local statements
+    statements=$(upgrade_manage db grants upgrade) || return 1
+    { echo "REVOKE ALL ON upgrade_service.* FROM 'upgrade'@'%';"; echo "$statements"; } |
+        in_host ctl1 mariadb upgrade_service
+}
 service_files() {
     local h f
     render_tree "$LAB_SRC/files/service/ctl" ctl1
@@ -54,7 +60,7 @@ service_files() {
 }
 service_control() { # schema, keys, catalog; then the API and the conductor
     service_database && service_bus || return 1
-    upgrade_manage db upgrade || return 1
+    upgrade_manage db upgrade && service_rights || return 1
     [ -e "$(root_of ctl1)/etc/upgrade-service/keys/current" ] || upgrade_manage keys create || return 1
     (umask 077 && echo lab >"$(root_of ctl1)/etc/upgrade-service/password")
     upgrade_manage service register --os-cloud admin --url "http://ctl1:9899" --user upgrade \

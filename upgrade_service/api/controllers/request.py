@@ -16,6 +16,8 @@ PONR_GATE = 'finish'
 #: strategies that are never meant unless they are named
 _NEVER_MEANT = frozenset({'noop'})
 FALLBACK_STRATEGY = 'source'
+#: the strategy that builds a project from a commit
+COMMIT_STRATEGY = 'source'
 
 
 def values(ask: Ask) -> Row:
@@ -31,14 +33,19 @@ def values(ask: Ask) -> Row:
     source = clusters.source_release(ask, cluster['id'])
     paths.check_target(releases.load(), source, body['to_release'])
     target = releases.load().get(body['to_release'])
+    strategy = _strategy(ask)
+    merged = merged_policy(ask, body.get('policy', {}))
+    if merged['commits'] and strategy != COMMIT_STRATEGY:
+        rule = f'strategy {strategy} takes no commits, only {COMMIT_STRATEGY} does'
+        raise exception.InvalidPolicy(field='commits', rule=rule)
     return {
         'name': body.get('name'),
         'cluster_id': cluster['id'],
         'from_release': source,
         'to_release': target.id if target else body['to_release'],
-        'strategy': _strategy(ask),
+        'strategy': strategy,
         'type': body.get('type', 'service'),
-        'policy': merged_policy(ask, body.get('policy', {})),
+        'policy': merged,
         'selection': selection(ask, cluster),
         'approvals': [PONR_GATE] if body.get('approve_ponr') else [],
     }
@@ -47,7 +54,8 @@ def values(ask: Ask) -> Row:
 def merged_policy(ask: Ask, raw: Row) -> Row:
     """Return the policy over its defaults; its projects must be known ones."""
     merged = policy.merge_policy(raw)
-    _all_known('policy.skip_projects', merged['skip_projects'], _projects(ask))
+    for key in ('skip_projects', 'commits'):
+        _all_known(f'policy.{key}', merged[key], _projects(ask))
     return merged
 
 

@@ -40,6 +40,7 @@ def discover(
         releases,
         projects,
         merge.Clock(now_ms, conf.conductor.agent_timeout, conf.conductor.facts_max_age),
+        frozenset(conf.conductor.deployment_hosts),
     )
 
 

@@ -41,16 +41,24 @@ def merge(
     releases: Any,
     projects: Any,
     clock: Clock,
+    deployment_hosts: frozenset[str] = frozenset(),
 ) -> model.Inventory:
-    """Make the inventory of a cluster."""
+    """Make the inventory of a cluster.
+
+    `deployment_hosts`: whose engines are believed when they offer to do the steps of others.
+    """
     engines = current_agents(agents)
     services = merge_services(found, engines, releases, projects)
     known = {name for f in found for name in f.hosts} | {
         s.host for s in services if s.source == 'engine' and not listed(projects, s.binary)
     }
     services = [s for s in services if s.host in known]
+    executors = _executors(engines, deployment_hosts, clock)
     hosts = {
-        name: _host(name, found, services, engines.get(name), projects, clock)
+        name: dataclasses.replace(
+            _host(name, found, services, engines.get(name), projects, clock),
+            executors=executors.get(name, {}),
+        )
         for name in sorted(known)
     }
     inventory = model.Inventory(
@@ -170,6 +178,21 @@ def _roles(services: Iterable[model.Service], projects: Any) -> frozenset[str]:
         elif binary.serves:
             roles.add('network')
     return frozenset(roles)
+
+
+def _executors(
+    engines: Agents, deployment_hosts: frozenset[str], clock: Clock
+) -> dict[str, dict[str, str]]:
+    """Return host -> {strategy: engine of a deployment host that does its steps}."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(deployment_hosts & set(engines)):
+        engine = engines[name]
+        if _engine_facts(engine, clock).get('agent_state') != 'up':
+            continue
+        for strategy, said in ((engine.get('facts') or {}).get('strategies') or {}).items():
+            for host in said.get('hosts') or () if said.get('ready') else ():
+                found.setdefault(host, {}).setdefault(strategy, engine['id'])
+    return found
 
 
 def _engine_facts(engine: Mapping[str, Any] | None, clock: Clock) -> dict[str, Any]:

@@ -74,12 +74,10 @@ class AtTarget(Constraint):
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         reached = set()
         for step in paper.of('prefetch', 'upgrade_service', 'db_expand', 'db_contract'):
-            version = paper.releases.latest(step.project or '', paper.request.to_release)
-            right = version or ''
-            if (step.params.get('version'), step.params.get('release')) != (
-                right,
-                paper.request.to_release,
-            ):
+            right = paper.wanted(step.project or '')
+            commit = paper.request.policy['commits'].get(step.project)
+            said_so = tuple(step.params.get(k) for k in ('version', 'release', 'commit'))
+            if said_so != (right, paper.request.to_release, commit):
                 yield f'{said(step)} leads to {step.params.get("version")}, not to {right}'
         for step in paper.of('upgrade_service'):
             reached |= {(step.host, unit) for unit in step.params.get('units', ())}

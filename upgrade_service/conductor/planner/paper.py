@@ -148,10 +148,18 @@ class Paper:
         return found
 
     def behind(self, service: model.Service) -> bool:
-        """Tell whether a service is older than the target, or of unknown release."""
+        """Tell whether a service is older than the target, unknown, or of another commit."""
+        if service.project in self.request.policy['commits']:
+            return service.version != self.wanted(service.project)
         release = self.releases.get(service.release or '')
         target = self.releases.get(self.request.to_release)
         return release is None or target is None or release < target
+
+    def wanted(self, project: str) -> str:
+        """Return the version that a project is to reach: a tag, or a tag and a commit."""
+        tag = self.releases.latest(project, self.request.to_release)
+        commit = self.request.policy['commits'].get(project)
+        return f'{tag}+g{commit[:12]}' if tag and commit else tag or ''
 
     def named(self, host: str, *codes: str) -> bool:
         """Tell whether the plan itself names such a problem of a host."""

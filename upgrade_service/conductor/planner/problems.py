@@ -31,12 +31,23 @@ def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Pro
 def _of_inventory(scope: scopes.Scope) -> Iterator[model.Problem]:
     """What discovery found counts in full where a step goes, and as a warning elsewhere."""
     for problem in scope.inventory.problems:
-        if problem.host is None or problem.host in scope.hosts:
-            yield problem
-        elif problem.severity != 'blocking':
+        if problem.severity != 'blocking' or _counts(problem, scope):
             yield problem
         else:
             yield _warning(problem)
+
+
+#: what matters only if the host's own engine has something to do
+_OF_THE_ENGINE = frozenset({'engine_missing', 'engine_down', 'stale_facts'})
+
+
+def _counts(problem: model.Problem, scope: scopes.Scope) -> bool:
+    """Whether a blocking problem is one for this plan."""
+    if problem.host is None:
+        return True
+    host = scope.inventory.hosts.get(problem.host)
+    done_for_it = host is not None and scope.request.strategy in host.executors
+    return problem.host in scope.hosts and not (done_for_it and problem.code in _OF_THE_ENGINE)
 
 
 def _warning(problem: model.Problem) -> model.Problem:
@@ -62,6 +73,8 @@ def _of_engines(scope: scopes.Scope) -> Iterator[model.Problem]:
 
 
 def _engine_fault(host: model.Host, strategy: str) -> tuple[str, str, str] | None:
+    if strategy in host.executors:
+        return None
     if host.agent_state is None:
         return (
             'engine_missing',
@@ -84,7 +97,8 @@ def _engine_fault(host: model.Host, strategy: str) -> tuple[str, str, str] | Non
         return (
             'strategy_missing',
             f'the engine of {host.name} does not offer {strategy}',
-            f'put {strategy}.yaml into engine.d of {host.name}, or choose another strategy',
+            f'put {strategy}.yaml into engine.d of {host.name}, or choose another strategy; '
+            'if a deployment host is to do it, name that host in [conductor] deployment_hosts',
         )
     return None
 

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import model
+from upgrade_service.projects import releases as releases_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,23 @@ class Request:
         return project not in self.policy['skip_projects'] and (
             wanted is None or project in wanted
         )
+
+    def commit(self, project: str) -> str | None:
+        """Return the commit of a project's source that is asked for, if one is."""
+        found: str | None = self.policy['commits'].get(project)
+        return found
+
+    def version(self, project: str, releases: releases_data.Releases) -> str | None:
+        """Return the version that a project is to reach; a commit is a version of its own."""
+        latest, commit = releases.latest(project, self.to_release), self.commit(project)
+        return f'{latest}+g{commit[:12]}' if latest and commit else latest
+
+    def behind(self, service: model.Service, releases: releases_data.Releases) -> bool:
+        """Tell whether a service has to change; one of unknown release has to."""
+        if self.commit(service.project):
+            return service.version != self.version(service.project, releases)
+        release, wanted = releases.get(service.release or ''), releases.get(self.to_release)
+        return release is None or wanted is None or release < wanted
 
 
 def share(amount: int | str | None, of: int) -> int:

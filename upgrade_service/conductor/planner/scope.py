@@ -59,8 +59,7 @@ class Scope:
         return frozenset(
             s.host
             for s in self.inventory.services
-            if s.binary == 'nova-compute'
-            and not is_behind(s, self.releases, self.request.to_release)
+            if s.binary == 'nova-compute' and not self.request.behind(s, self.releases)
         )
 
     @functools.cached_property
@@ -100,7 +99,8 @@ class Scope:
         """Return the change whose host runs the project's database commands."""
 
         def reachable(change: Change) -> bool:
-            return self.inventory.hosts[change.host].agent_state == 'up'
+            host = self.inventory.hosts[change.host]
+            return host.agent_state == 'up' or self.request.strategy in host.executors
 
         changes = self.control(project)
         return next(filter(reachable, changes), changes[0] if changes else None)
@@ -114,16 +114,10 @@ class Scope:
             if (
                 (service.host, service.binary) not in changed
                 and service.project in self.versions
-                and is_behind(service, self.releases, self.request.to_release)
+                and self.request.behind(service, self.releases)
             ):
                 left.setdefault(service.project, []).append(service)
         return left
-
-
-def is_behind(service: model.Service, releases: releases_data.Releases, target: str) -> bool:
-    """Tell whether a service has to change; one of unknown release has to."""
-    release, wanted = releases.get(service.release or ''), releases.get(target)
-    return release is None or wanted is None or release < wanted
 
 
 def make_scope(
@@ -152,7 +146,7 @@ def make_scope(
         releases=releases,
         strategy=strategies[request.strategy],
         order=tuple(order.project_order(names, projects)),
-        versions={name: releases.latest(name, request.to_release) or '' for name in names},
+        versions={name: request.version(name, releases) or '' for name in names},
         changes=tuple(changes),
     )
 
@@ -168,7 +162,7 @@ def _changes(
         if (
             service.project in projects
             and _selected(service, inventory, request)
-            and is_behind(service, releases, request.to_release)
+            and request.behind(service, releases)
         ):
             plane = projects.get(service.project).plane(service.binary)
             groups.setdefault((service.project, service.host, plane), []).append(service)

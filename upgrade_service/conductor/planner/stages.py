@@ -32,6 +32,8 @@ class Build:
 
     def params(self, change: scopes.Change, **more: Any) -> dict[str, Any]:
         """Return the parameters of a step that brings a project to the target."""
+        if commit := self.scope.request.commit(change.project):
+            more['commit'] = commit
         return {
             'version': self.scope.versions[change.project],
             'from_version': change.from_version,

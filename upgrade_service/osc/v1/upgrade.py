@@ -257,7 +257,7 @@ class ListEvent(base.List):
     """List what happened in an upgrade, and who asked for it."""
 
     fields = ('seq', 'at', 'kind', 'step_id', 'attempt', 'actor')
-    long_fields = ('detail', 'request_id')
+    long_fields = ('detail', 'request_id', 'project_id', 'remote')
     paged = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

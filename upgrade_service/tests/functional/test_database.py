@@ -8,6 +8,7 @@ import os
 import threading
 import uuid
 
+from oslo_db import exception as db_exc
 import sqlalchemy as sa
 
 from upgrade_service import context, exception
@@ -15,7 +16,7 @@ from upgrade_service.db import api as db
 from upgrade_service.db import base as db_base
 from upgrade_service.db import migration, models
 from upgrade_service.tests import base, database
-from upgrade_service.tests.unit.db import test_turns
+from upgrade_service.tests.unit.db import test_audit, test_turns
 
 
 def admin_url(dialect: str) -> str | None:
@@ -86,6 +87,72 @@ class TestEnrolmentMySQL(_MySQL, test_turns.TestEnrolment):
 
 
 class TestEnrolmentPostgreSQL(_PostgreSQL, test_turns.TestEnrolment):
+    pass
+
+
+class TestAuditMySQL(_MySQL, test_audit.TestAudit):
+    pass
+
+
+class TestAuditPostgreSQL(_PostgreSQL, test_audit.TestAudit):
+    pass
+
+
+class Granted:
+    """Mixin: work as a database user with the rights that `db grants` prints."""
+
+    def setUp(self):
+        super().setUp()
+        user = f'u{uuid.uuid4().hex[:12]}'
+        admin = sa.create_engine(self.url, isolation_level='AUTOCOMMIT')
+        self.addCleanup(admin.dispose)
+        mysql = self.dialect == 'mysql'
+        name = f"'{user}'@'%'" if mysql else user
+        password = "IDENTIFIED BY 'x'" if mysql else "PASSWORD 'x'"
+        statements = [f'CREATE USER {name} {password}', *db.grants(user)]
+        with admin.connect() as c:
+            for statement in statements:
+                c.exec_driver_sql(statement.replace('%', '%%') if mysql else statement)
+        self.addCleanup(self._drop_user, admin, name)
+        url = sa.make_url(self.url).set(username=user, password='x')
+        db.configure(self.db.conf, url.render_as_string(hide_password=False))
+        self.addCleanup(db.get_engine().dispose)
+
+    def _drop_user(self, admin, name):
+        with admin.connect() as c:
+            if self.dialect != 'mysql':
+                c.exec_driver_sql(f'DROP OWNED BY {name}')
+            c.exec_driver_sql(f'DROP USER {name}'.replace('%', '%%'))
+
+
+class Rights(Granted):
+    def test_everything_works_and_events_stay(self):
+        epoch = self._start()['epoch']
+        steps = db.step_list(self.ctx, self.ref)
+        moves = [self._move(s, 'pending', 'dispatched', 0, begins=True) for s in steps]
+        db.owner_turn(self.ctx, self.ref, 'me', epoch, moves)
+        db.upgrade_verb(self.ctx, self.ref, 'cancel')
+        self.assertEqual([], db.verify(self.ctx, self.ref).wrong)
+        before = db.event_list(self.ctx, self.ref)
+        errors = (db_exc.DBError, sa.exc.SQLAlchemyError)
+        for statement in (
+            sa.update(models.Event).values(actor='mallory'),
+            sa.delete(models.Event),
+        ):
+            error = self.assertRaises(errors, self._write, statement)
+            self.assertIn('denied', str(error))
+        self.assertEqual(before, db.event_list(self.ctx, self.ref))
+
+    def _write(self, statement):
+        with db_base.writer(self.ctx) as session:
+            session.execute(statement)
+
+
+class TestRightsMySQL(Rights, _MySQL, test_turns.TurnsCase):
+    pass
+
+
+class TestRightsPostgreSQL(Rights, _PostgreSQL, test_turns.TurnsCase):
     pass
 
 

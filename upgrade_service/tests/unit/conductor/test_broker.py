@@ -265,3 +265,27 @@ class TestDrainedHost(BrokerCase):
         self.assertTrue(self.played.orders.empty())
         kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
         self.assertEqual(2, kinds.count('in_use_again'))
+
+
+class TestRests(BrokerCase):
+    def test_what_an_engine_gives_back_is_ordered_anew(self):
+        self.own(database.chain_plan(['check_host', 'prefetch']))
+        first = self.played.orders.get(timeout=10)
+        # it was started again before it began
+        for step, n in first:
+            self.say(step, n, 'revoked')
+        self.assertEqual([(s, n + 1) for s, n in first], self.played.orders.get(timeout=10))
+
+    def test_the_rest_of_a_chain_is_not_ordered_without_its_beginning(self):
+        self.conf.set_override('resend_after', 0.1, 'conductor')
+        self.own(database.chain_plan(['check_host', 'prefetch']))
+        (one, n), (two, m) = self.played.orders.get(timeout=10)
+        # its engine gave the first one back, and died before it did so with the second
+        self.say(one, n, 'revoked')
+        self.assertEqual([(two, m)], self.played.revoked.get(timeout=10))
+        while not self.played.orders.empty():
+            self.assertNotEqual([(two, m)], self.played.orders.get())
+        self.say(two, m, 'revoked')
+        while (again := self.played.orders.get(timeout=10))[0][1] == n:
+            pass
+        self.assertEqual([(one, n + 1), (two, m + 1)], again)

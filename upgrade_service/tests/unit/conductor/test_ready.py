@@ -61,6 +61,30 @@ class TestPick(base.TestCase):
         b = board(('check_host', 'a', [], {'executor': None}))
         self.assertEqual(([], []), pick(b))
 
+    def test_an_engine_of_several_hosts_gets_one_run_for_them(self):
+        one, other = {'executor': 'deploy'}, {'executor': 'deploy', 'params': {'version': '2'}}
+        b = board(
+            ('check_host', 'a', [], one),
+            ('prefetch', 'a', [0], one),
+            ('check_host', 'b', [], one),
+            ('check_host', 'c', [], other),
+            ('check_host', 'd', []),
+        )
+        self.assertEqual(([[0, 2], [4]], []), pick(b))
+        self.assertEqual(([[0, 2]], []), pick(b, room=2))
+
+    def test_an_engine_at_work_for_one_host_gets_nothing_for_another(self):
+        one = {'executor': 'deploy'}
+        b = board(
+            ('check_host', 'a', [], {**one, 'state': 'running', 'attempt': 1}),
+            ('check_host', 'b', [], one),
+        )
+        self.assertEqual(([], []), pick(b))
+
+    def test_a_run_for_several_hosts_stays_within_the_budget(self):
+        b = board(*[('upgrade_service', h, [], {'executor': 'deploy'}) for h in 'abc'])
+        self.assertEqual(([[0, 1]], []), pick(b, {'max_unavailable': 2}))
+
     def test_not_before_its_time(self):
         b = board(('check_host', 'a', [], {'not_before': 100}))
         self.assertEqual(([], []), pick(b, now=99))

@@ -57,6 +57,27 @@ class MergeTest(base.TestCase):
             merge.Clock(NOW, 90, 600),
         )
 
+    def executors(self, *deployment_hosts: str, **row: Any) -> dict[str, Any]:
+        deploy = agent('deploy1', {}, **row)
+        deploy['facts']['strategies'] = {'ansible': {'ready': True, 'hosts': ['cmp1', 'ctl9']}}
+        inventory = merge.merge(
+            'prod',
+            [compute('cmp1'), compute('cmp2')],
+            [deploy],
+            releases.load(),
+            loader.load_projects(),
+            merge.Clock(NOW, 90, 600),
+            frozenset(deployment_hosts),
+        )
+        return {h.name: dict(h.executors) for h in inventory.hosts.values() if h.executors}
+
+    def test_a_deployment_host_does_the_steps_of_others(self) -> None:
+        self.assertEqual({'cmp1': {'ansible': 'agent-deploy1'}}, self.executors('deploy1'))
+
+    def test_no_other_engine_is_believed_to(self) -> None:
+        self.assertEqual({}, self.executors('cmp2'))
+        self.assertEqual({}, self.executors('deploy1', seen_at=NOW - 91_000))
+
     def problems(self, *args: Any) -> list[tuple[str, str, str | None]]:
         return [(p.code, p.severity, p.host) for p in self.merge(*args).problems]
 

@@ -520,3 +520,15 @@ class TestShimSteps(EngineCase):
         parent = int(stat.rpartition(')')[2].split()[1])
         for one in (parent, pid):
             os.kill(one, 9)
+
+
+class TestRests(EngineCase):
+    def test_what_follows_a_step_that_was_given_back_alone_never_begins(self):
+        engine = self.engine()
+        # as after a crash between the two: the order itself comes late
+        self.about(engine, 'revoke', ('a', 1))
+        self.hear('a', 'revoked')
+        self.order(engine, self.step('a'), self.step('b'), self.step('c'))
+        self.hear('c', 'revoked')
+        self.hear('b', 'revoked')
+        self.assertEqual([], self.begun())

@@ -7,7 +7,7 @@ import random
 from upgrade_service import exception
 from upgrade_service.conductor import planner
 from upgrade_service.conductor.planner import estimate, order, render, verify
-from upgrade_service.projects import loader
+from upgrade_service.projects import loader, policy
 from upgrade_service.tests import base
 from upgrade_service.tests.unit.planner import clouds
 
@@ -174,6 +174,34 @@ class TestRequests(base.TestCase):
         plan = self.plan(policy={'skip_projects': ['neutron']})
         self.assertNotIn('neutron', {s.project for s in plan.steps})
 
+    def test_a_commit_is_a_version_of_its_own(self):
+        commit = '0123456789abcdef' * 2 + '01234567'
+        plan = self.plan(policy={'commits': {'nova': commit}})
+        self.assertEqual(set(), self.codes(plan))
+        nova = [s for s in plan.steps if s.project == 'nova' and 'commit' in s.params]
+        self.assertLessEqual(
+            {'prefetch', 'db_expand', 'upgrade_service', 'verify_host'}, {s.kind for s in nova}
+        )
+        self.assertEqual({commit}, {s.params['commit'] for s in nova})
+        self.assertEqual({'34.0.0+g0123456789ab'}, {s.params['version'] for s in nova})
+        others = {s.params.get('commit') for s in plan.steps if s.project != 'nova'}
+        self.assertEqual({None}, others)
+
+    def test_a_service_of_the_release_is_behind_a_commit(self):
+        cloud = clouds.load('lab')
+        for host in cloud['hosts'].values():
+            host['release'] = '2026.2'
+        inventory = clouds.make_inventory(cloud)
+        request = dataclasses.replace(
+            clouds.make_request(cloud),
+            policy=policy.merge_policy({'commits': {'placement': 'a' * 40}}),
+        )
+        plan = planner.make_plan(
+            inventory, request, clouds.PROJECTS, clouds.RELEASES, clouds.STRATEGIES
+        )
+        verify.verify(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+        self.assertEqual({'placement', None}, {s.project for s in plan.steps})
+
     def test_cold_hop_must_be_accepted(self):
         cloud = clouds.load('lab')
         for host in cloud['hosts'].values():
@@ -190,6 +218,19 @@ class TestRequests(base.TestCase):
         self.assertNotIn('nova', {p.service for p in cold})
         self.assertTrue(all(p.acceptable and p.severity == 'blocking' for p in cold))
         verify.verify(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+
+    def test_a_host_whose_steps_a_deployment_host_does_needs_no_engine(self):
+        facts = {'agent_state': None, 'facts_age': None, 'strategies': frozenset()}
+        hosts = clouds.load('lab')['hosts']
+        hosts['cmp1']['facts'] = dict(facts)
+        found = [{'code': 'engine_missing', 'severity': 'blocking', 'host': 'cmp1',
+                  'message': 'none'}]  # fmt: skip
+        plan = self.plan(hosts=hosts, problems=found)
+        self.assertIn('engine_missing', self.codes(plan, 'blocking'))
+        hosts['cmp1']['facts']['executors'] = {'source': 'deploy'}
+        plan = self.plan(hosts=hosts, problems=found)
+        self.assertNotIn('engine_missing', self.codes(plan, 'blocking'))
+        self.assertIn('engine_missing', self.codes(plan, 'warning'))
 
     def test_problems_outside_the_selection_are_warnings(self):
         trouble = {'code': 'service_down', 'severity': 'blocking', 'message': 'it is down'}

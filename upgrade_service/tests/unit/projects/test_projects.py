@@ -208,6 +208,7 @@ class TestPolicy(base.TestCase):
             ({'canary': []}, 'canary'),
             ({'failure': {'max_percent': 0}}, 'failure.max_percent'),
             ([], 'policy'),
+            ({'commits': {'nova': 'abc123'}}, 'commits.nova'),
         ):
             error = self.assertRaises(exception.InvalidPolicy, policy.merge_policy, raw)
             self.assertIn(f'key {field}:', str(error))

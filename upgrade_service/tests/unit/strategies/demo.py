@@ -95,9 +95,33 @@ def make_wheel(folder, version, extra=''):
         wheel.writestr(f'{info}/RECORD', f'{record}{info}/RECORD,,\n')
 
 
+#: the build backend of the source tree: makes the same wheel from the tree itself
+BACKEND = """
+import pathlib, sys
+sys.path.insert(0, {tests!r})
+from upgrade_service.tests.unit.strategies import demo
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    version = pathlib.Path('VERSION').read_text()
+    demo.make_wheel(wheel_directory, version)
+    return f'demo_service-{{version}}-py3-none-any.whl'
+"""
+
+
+def make_source(folder, version):
+    """Make a source tree that pip can build without anything from an index."""
+    folder.mkdir(exist_ok=True)
+    (folder / 'VERSION').write_text(version)
+    tests = str(pathlib.Path(__file__).parents[4])
+    (folder / 'backend.py').write_text(BACKEND.format(tests=tests))
+    (folder / 'pyproject.toml').write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+
+
 #: stands for uv where it is not about the installer: unpacks a wheel, makes its scripts
 INSTALLER = """#!/usr/bin/python3 -IS
-import glob, os, sys, zipfile
+import glob, os, shutil, sys, zipfile
 args = sys.argv[1:]
 bins = os.path.dirname(args[args.index('--python') + 1])
 links = args[args.index('--find-links') + 1]
@@ -106,6 +130,8 @@ found = glob.glob(f'{links}/{name.replace("-", "_")}-{version}-*.whl')
 if not found:
     sys.exit(f'no {name} {version} in {links}')
 (site,) = glob.glob(f'{bins}/../lib/python3*/site-packages')
+for old in glob.glob(f'{site}/demo_service-*.dist-info'):
+    shutil.rmtree(old)
 zipfile.ZipFile(found[0]).extractall(site)
 for script, function in (('demo-manage', 'manage'), ('demo-api', 'api')):
     path = f'{bins}/{script}'
@@ -152,9 +178,11 @@ class Systemd:
             return 0, self._shown(names[0]).split('ActiveState=')[1].split()[0]
         if verb == 'show':
             return 0, '\n'.join(self._shown(n) for n in self.units)
-        if verb == 'restart':
+        if verb in ('stop', 'restart'):
             for name in names:
                 self.stop(name)
+        if verb == 'restart':
+            for name in names:
                 self.processes[name] = subprocess.Popen(self.units[name], cwd='/')
         return 0, ''
 

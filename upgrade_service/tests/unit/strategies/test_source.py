@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.request
 
 import jsonschema
@@ -234,19 +235,125 @@ class TestPrefetch(SourceCase):
         self.assertFalse(self.check('prefetch', version='9.9.9'))
         self.assertRaises(exception.Refused, self.do, 'upgrade_service', version='8.8.8')
 
-    def test_only_the_commit_that_was_named(self):
-        mirror = self.dir / 'mirror'
-        mirror.mkdir()
-        git = ['/usr/bin/git', '-C', str(mirror), '-c', 'user.name=t', '-c', 'user.email=t@t']
-        (mirror / 'file').write_text('one')
-        for command in (['init', '-q'], ['add', '-A'], ['commit', '-qm', 'one']):
-            subprocess.run([*git, *command], check=True)
-        self.settings['git'] = {'demo': str(mirror)}
+
+class TestCommit(SourceCase):
+    """A real checkout, built by its own backend and installed by the real pip."""
+
+    installer = False
+
+    def setUp(self):
+        super().setUp()
+        self.mirror = self.dir / 'mirror'
+        demo.make_source(self.mirror, '2.0.1.dev7')
+        self.git('init', '-q')
+        self.commit = self.committed()
+        self.settings['git'] = {'demo': str(self.mirror)}
+
+    def git(self, *command):
+        git = ['/usr/bin/git', '-C', str(self.mirror), '-c', 'user.name=t', '-c', 'user.email=t@t']
+        return subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout
+
+    def committed(self):
+        self.git('add', '-A')
+        self.git('commit', '-qm', 'change')
+        return self.git('rev-parse', 'HEAD').strip()
+
+    def test_the_commit_and_no_other(self):
+        self.install_old()
+        demo.make_source(self.mirror, '2.0.1.dev8')
+        self.committed()
+        wanted = {'version': f'{NEW}+g{self.commit[:12]}', 'commit': self.commit}
+        self.good('prefetch', **wanted)
+        self.assertTrue(self.check('prefetch', **wanted))
+        self.good('upgrade_service', from_version=OLD, **wanted)
+        self.assertEqual('2.0.1.dev7', self.answers())
+        self.good('verify_host', **wanted)
+        self.assertEqual('failed', self.do('verify_host', version=NEW)['result'])
+        seen = self.strategy.facts(self.site())['projects']['demo']
+        self.assertEqual(wanted['version'], seen['version'])
+        self.good('upgrade_service', undo=True, from_version=OLD, **wanted)
+        self.assertEqual(OLD, self.answers())
+
+    def test_a_commit_that_the_mirror_does_not_have(self):
         said = self.do('prefetch', version=NEW, commit='a' * 40)
         self.assertEqual('failed', said['result'])
         self.assertIn('check out', said['error'])
         self.settings['git'] = {}
         self.assertRaises(exception.Refused, self.do, 'prefetch', version=NEW, commit='a' * 40)
+
+
+class TestInPlace(SourceCase):
+    def setUp(self):
+        super().setUp()
+        self.env = self.dir / 'demo-env'
+        self.settings['projects']['demo']['in_place'] = str(self.env)
+        port = self.url.rsplit(':', 1)[1].strip('/')
+        bins = self.env / 'bin'
+        for unit, argument in ((API, port), (WORKER, '0')):
+            self.systemd.units[unit] = [str(bins / 'demo-api'), argument]
+        python = self.settings['python']
+        subprocess.run([python, '-m', 'venv', '--without-pip', str(self.env)], check=True)
+        uv, links = self.settings['installer'], f'{self.dir}/wheels/2026.2'
+        argv = [
+            uv,
+            '--python',
+            f'{bins}/python',
+            '--find-links',
+            links,
+            '--',
+            f'demo-service=={OLD}',
+        ]
+        subprocess.run(argv, check=True)
+        self.good('restart_service')
+
+    def test_there_and_back(self):
+        wanted = {'version': NEW, 'from_version': OLD}
+        self.assertEqual(OLD, self.answers())
+        self.good('prefetch', **wanted)
+        self.assertIn(f'{NEW} sync', self.good('db_expand', **wanted)['output'])
+        self.assertEqual(OLD, self.answers())
+        self.assertFalse(self.check('upgrade_service', **wanted))
+        self.good('upgrade_service', **wanted)
+        self.assertEqual(NEW, self.answers())
+        self.assertTrue(self.check('upgrade_service', **wanted))
+        self.good('verify_host', **wanted)
+        before = sorted(p.name for p in self.dir.iterdir())
+        self.assertIn(f'demo-env.{OLD}', before)
+
+        self.good('upgrade_service', undo=True, **wanted)
+        self.assertEqual(OLD, self.answers())
+        self.good('verify_host', version=OLD)
+        self.assertFalse((self.dir / f'demo-env.{OLD}').exists())
+
+    def test_old_processes_are_seen(self):
+        self.good('prefetch', version=NEW)
+        later = time.time() + 60
+        (info,) = self.env.glob('lib/python3*/site-packages/demo_service-*.dist-info')
+        os.utime(info, (later, later))
+        self.assertIn('runs older code', self.do('verify_host', version=OLD)['error'])
+
+    def test_an_install_that_breaks_off(self):
+        wanted = {'version': '3.0.0', 'from_version': OLD}
+        demo.make_wheel(self.wheels, '3.0.0')
+        self.good('prefetch', **wanted)
+        (self.wheels / 'demo_service-3.0.0-py3-none-any.whl').unlink()
+        self.assertEqual('failed', self.do('upgrade_service', **wanted)['result'])
+        # what was kept is what was there before, also after a second attempt
+        self.assertEqual('failed', self.do('upgrade_service', **wanted)['result'])
+        self.env.rename(self.dir / 'lost')  # as if killed between the two renames
+        task = self.task('upgrade_service', undo=True, **wanted)
+        self.assertIsNone(self.strategy.refusal(task, self.site()))
+        self.good('upgrade_service', undo=True, **wanted)
+        self.assertEqual(OLD, self.answers())
+
+    def test_no_way_back_no_way_on(self):
+        self.good('prefetch', version=NEW)
+        self.assertRaises(exception.Refused, self.do, 'upgrade_service', version=NEW)
+        for more in ({'from_version': OLD, 'commit': 'a' * 40}, {'from_version': '0.1'}):
+            undo = 'commit' not in more
+            self.assertRaises(
+                exception.Refused, self.do, 'upgrade_service', undo=undo, version=NEW, **more
+            )
 
 
 class TestBackup(SourceCase):
