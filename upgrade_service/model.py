@@ -273,6 +273,15 @@ KINDS: dict[str, Kind] = {
         timeout=1800,
         estimate=20,
     ),
+    'upgrade_packages': Kind(
+        'host',
+        'replace the packages of its projects; services go on until they are restarted',
+        idempotent=False,
+        disruptive=True,
+        undo=True,
+        timeout=3600,
+        estimate=60,
+    ),
     'restart_service': Kind(
         'host',
         'restart so that version pins are dropped',

@@ -121,6 +121,7 @@ class Shim:
         self._output = Output(self._at('output'))
         self._progress: dict[str, Any] = {'done': 0, 'total': len(self.job['ops']), 'text': ''}
         self._warnings: list[str] = []
+        self._gathered: dict[str, list[str]] = {}
         #: host -> what an event said became of it
         self._hosts: dict[str, dict[str, Any]] = {}
         #: other attempts, each of another host, that this job does as well
@@ -159,6 +160,7 @@ class Shim:
             result = ('failed', 1, f'{type(e).__name__}: {e}')
         else:
             result = ('succeeded', 0, '')
+        self._always()
         self._ended.set()
         self._end_descendants()
         self._end(*result, begun)
@@ -209,11 +211,12 @@ class Shim:
 
     def _end(self, result: str, rc: int, error: str, begun: int) -> None:
         self._output.save()
+        warnings = {'warnings': self._warnings[:20]} if self._warnings else {}
         outcome = {
             'result': result,
             'rc': rc,
             'error': error[:1500],
-            'data': {'warnings': self._warnings[:20]} if self._warnings else {},
+            'data': {**self._gathered, **warnings},
             'started_at': begun,
             'finished_at': _now(),
         }
@@ -317,6 +320,8 @@ class Shim:
         return [one for one in said if isinstance(one, str)]
 
     def _operation(self, op: Op) -> str:
+        if op.get('gather'):
+            return self._gather(op)
         if op['do'] == 'run':
             return self._repeat(op)
         try:
@@ -324,6 +329,16 @@ class Shim:
         except OSError as e:
             raise Failed(f'{op["title"]}: {e}') from e
         return 'done'
+
+    def _gather(self, op: Op) -> str:
+        kept = self._at('gathered')
+        said = self._repeat({**op, 'stdout': kept, 'mode': 0o600})
+        with open(kept, encoding='utf-8', errors='replace') as f:
+            lines = [line.strip()[:200] for line in f if line.strip()]
+        for line in lines:
+            self._output.add(line.encode())
+        self._gathered.setdefault(op['gather'], []).extend(lines[:20])
+        return said
 
     def _repeat(self, op: Op) -> str:
         exits = {int(k): v for k, v in op['exits'].items()}
@@ -422,6 +437,14 @@ class Shim:
             self._say(op['title'])
             with contextlib.suppress(Failed):
                 self._run(op, time.monotonic() + 20)
+
+    def _always(self) -> None:
+        """Do what is owed however the attempt ended; a failure of it is a warning."""
+        for op in self.job.get('always') or ():
+            try:
+                self._operation(op)
+            except Exception as e:
+                self._warnings.append(f'{op["title"]}: {e}'[:300])
 
     # -- the end of processes ------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Op:
     stdout: str | None = None
     limit: int = 1000
     pause: float = 0.0
+    #: `run`: keep the lines it prints (20 at most) as the outcome's data of this name
+    gather: str | None = None
     words: Mapping[int, str] = dataclasses.field(default_factory=dict)
     events: bool = False
 
@@ -73,6 +75,7 @@ class Job:
     user: str | None = None
     roots: tuple[str, ...] = ()  #: nothing outside of these trees is removed
     diagnose: tuple[Op, ...] = ()  #: when it failed: commands whose output tells why
+    always: tuple[Op, ...] = ()  #: done at the end, whatever came of the others
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: of a success
 
 
@@ -117,6 +120,7 @@ class Site:
     settings: Mapping[str, Any]  #: engine.d/<strategy>.yaml
     state_dir: str
     projects: Any = None  #: the project data (projects.loader.Projects)
+    rehearsal: bool = False  #: a dry run: look, and change not even a cache
 
 
 #: params of a step; there are no others, and none of them is a path, a command or a URL
@@ -129,6 +133,13 @@ PARAMS_SCHEMA: dict[str, Any] = {
         'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
+        # of a host whose projects change together: what each of them is to be
+        'projects': {
+            'type': 'object',
+            'maxProperties': 64,
+            'propertyNames': {'pattern': r'^[a-z0-9][a-z0-9_-]{0,62}\Z'},
+            'additionalProperties': {'$ref': '#/$defs/version'},
+        },
         'units': {
             'type': 'array',
             'maxItems': 64,

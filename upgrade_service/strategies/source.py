@@ -172,7 +172,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         wrong = self._wrong_units(task, layout)
         if wanted and found != wanted:
             wrong.insert(0, f'{layout.current(project)} is {project} {found}, not {wanted}')
-        return _verdict(wrong, {'version': found})
+        return verdict(wrong, {'version': found})
 
     def _check_host(self, task: base.Task, layout: layouts.Layout) -> base.Outcome:
         """See what would keep the next steps from succeeding."""
@@ -188,10 +188,11 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
             free = shutil.disk_usage(layout.root).free // 2**20
             if free < settings.get('min_free_mb', 1024):
                 wrong.append(f'only {free} MiB are free in {layout.root}')
-        return _verdict(wrong, {})
+        return verdict(wrong, {})
 
 
-def _verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+def verdict(wrong: list[str], data: Mapping[str, Any]) -> base.Outcome:
+    """Return the outcome of a look: failed if anything is wrong."""
     if wrong:
         return base.Outcome(
             result=base.Result.FAILED, rc=1, error='; '.join(wrong)[:1500], data=data

@@ -95,9 +95,9 @@ def upgrade_service(task: base.Task, layout: Layout, site: base.Site) -> base.Jo
         _built(layout, project.name, version)
     if not layout.in_place(project.name):
         switch = _switch(layout, project.name, version)
-        return _restart_job(layout, project, units, [switch], {'version': version})
+        return restart_job(layout, project, units, [switch], {'version': version})
     ops = source_in_place.switch(task, layout, site, [u.name for u in units])
-    job = _restart_job(layout, project, units, ops, {'version': version})
+    job = restart_job(layout, project, units, ops, {'version': version})
     # an environment that is half written is no environment: it is never ended
     own = source_in_place.roots(layout, project.name)
     return dataclasses.replace(job, interruptible=False, roots=own)
@@ -126,31 +126,23 @@ def restart_service(task: base.Task, layout: Layout, site: base.Site) -> base.Jo
     """Restart units, so that they look anew at what the others can do."""
     project = layout.data(task.project)
     units = layout.chosen(project.name, task.params.get('units'))
-    return _restart_job(layout, project, units, [], {})
+    return restart_job(layout, project, units, [], {})
 
 
-def _restart_job(
+def restart_job(
     layout: Layout,
     project: loader.Project,
     units: list[layouts.Unit],
     before: list[Op],
     data: dict[str, Any],
 ) -> base.Job:
+    """Do something, then restart units together and wait until they serve."""
     names = [u.name for u in units]
-    ctl = layout.systemctl
-    timeout = int(layout.settings.get('restart_timeout', 600))
-    ops = [
-        *before,
-        # one command: systemd stops and starts them side by side
-        Op(
-            do='run',
-            title=f'restart {", ".join(names)}',
-            argv=(ctl, 'restart', '--', *names),
-            timeout=timeout,
-        ),
-        *(_active(ctl, name) for name in names),
-        *_ready(layout, project, units),
-    ]
+    levels = sorted({_level(project, u) for u in units})
+    ops = list(before)
+    for level in levels:
+        ops += _restart(layout, [u.name for u in units if _level(project, u) == level])
+    ops += _ready(layout, project, units)
     tails = tuple(
         Op(
             do='run',
@@ -160,6 +152,23 @@ def _restart_job(
         for name in names
     )
     return base.Job(ops=tuple(ops), timeout=1800, interruptible=True, diagnose=tails, data=data)
+
+
+def _level(project: loader.Project, unit: layouts.Unit) -> int:
+    known = project.services.get(unit.binary)
+    return known.start if known else 1
+
+
+def _restart(layout: Layout, names: list[str]) -> list[Op]:
+    """Restart units by one command: systemd stops and starts them side by side."""
+    ctl = layout.systemctl
+    restart = Op(
+        do='run',
+        title=f'restart {", ".join(names)}',
+        argv=(ctl, 'restart', '--', *names),
+        timeout=int(layout.settings.get('restart_timeout', 600)),
+    )
+    return [restart, *(_active(ctl, name) for name in names)]
 
 
 def _active(systemctl: str, name: str) -> Op:

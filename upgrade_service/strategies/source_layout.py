@@ -48,7 +48,7 @@ class Layout:
         self._site = site
         self.settings = site.settings
         self.projects: loader.Projects = site.projects
-        self.root = str(site.settings['root'])
+        self.root = str(site.settings.get('root', '/'))
         self.systemctl = str(site.settings.get('systemctl', '/usr/bin/systemctl'))
 
     def of(self, project: str) -> Mapping[str, Any]:
@@ -232,7 +232,7 @@ class Layout:
             return False
         if self.in_place(project):
             installed = self.metadata(project, real)
-            return installed is not None and _began_after(unit.pid, installed.stat().st_mtime)
+            return installed is not None and began_after(unit.pid, installed.stat().st_mtime)
         mine, others = False, False
         for path in _mapped(unit.pid):
             if path.startswith(f'{real}/'):
@@ -241,7 +241,7 @@ class Layout:
                 others = True
         if mine or others:
             return mine and not others
-        return _began_after(unit.pid, os.lstat(self.current(project)).st_mtime)
+        return began_after(unit.pid, os.lstat(self.current(project)).st_mtime)
 
     def _other_code(self, project: str, path: str) -> bool:
         parts = pathlib.PurePath(path).parts
@@ -297,7 +297,7 @@ def _mapped(pid: int) -> set[str]:
         return set()
 
 
-def _began_after(pid: int, moment: float) -> bool:
+def began_after(pid: int, moment: float) -> bool:
     """Whether a process began after a time; clocks of processes tell it to about a second."""
     began = _began(pid)
     return began is not None and began >= moment - 1.0
@@ -311,3 +311,20 @@ def _began(pid: int) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return time.time() - uptime + ticks / os.sysconf('SC_CLK_TCK')
+
+
+def maps_deleted(pid: int) -> bool:
+    """Whether a process still has files of code mapped that were replaced on disk."""
+    try:
+        with open(f'/proc/{pid}/maps') as f:
+            return any(
+                line.rstrip().endswith('(deleted)') and ('.so' in line or '/python3' in line)
+                for line in f
+            )
+    except OSError:
+        return False
+
+
+def fits(name: str, globs: Iterable[str]) -> bool:
+    """Whether a name fits one of some globs."""
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)

@@ -98,8 +98,8 @@ def make_wheel(folder, version, extra=''):
 #: the build backend of the source tree: makes the same wheel from the tree itself
 BACKEND = """
 import pathlib, sys
-sys.path.insert(0, {tests!r})
-from upgrade_service.tests.unit.strategies import demo
+sys.path.insert(0, {here!r})
+import demo
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     version = pathlib.Path('VERSION').read_text()
@@ -112,8 +112,7 @@ def make_source(folder, version):
     """Make a source tree that pip can build without anything from an index."""
     folder.mkdir(exist_ok=True)
     (folder / 'VERSION').write_text(version)
-    tests = str(pathlib.Path(__file__).parents[4])
-    (folder / 'backend.py').write_text(BACKEND.format(tests=tests))
+    (folder / 'backend.py').write_text(BACKEND.format(here=str(pathlib.Path(__file__).parent)))
     (folder / 'pyproject.toml').write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     )

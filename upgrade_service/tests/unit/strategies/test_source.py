@@ -182,6 +182,19 @@ class TestUpgrade(SourceCase):
             exception.Refused, self.do, 'upgrade_service', version=NEW, units=['demo-other']
         )
 
+    def test_an_api_restarts_after_the_others(self):
+        self.install_old()
+        known = self.dir / 'projects.d' / 'demo.yaml'
+        known.write_text(
+            demo.PROJECT.replace(
+                'demo-api: {plane: control, start: 1', 'demo-api: {plane: control, start: 2'
+            )
+        )
+        self.systemd.calls.clear()
+        self.good('restart_service')
+        restarts = [call for call in self.systemd.calls if call[0] == 'restart']
+        self.assertEqual([('restart', WORKER), ('restart', API)], restarts)
+
     def test_old_processes_are_seen_after_a_switch(self):
         self.install_old()
         self.good('prefetch', version=NEW)
