@@ -66,7 +66,7 @@ class Way:
         """Let old services register again, before the first of them starts."""
         if 'reset_records' not in getattr(self._scope.strategy, 'kinds', ()):
             return
-        for project in dict.fromkeys(s.project or '' for s in switches):
+        for project in dict.fromkeys(s.project for s in switches if s.project):
             known = self._scope.projects.get(project).commands
             host = self._records_host(project)
             if 'reset_records' in known and host is not None:
@@ -133,9 +133,11 @@ class Way:
         self._draft.add('probe_cloud', after=last.values())
 
     def _undo(self, step: model.Step, last: int | None) -> int:
-        params = _back(self._scope, step)
-        if 'units' in step.params:
-            params['units'] = list(step.params['units'])
+        params = dict(step.params)  # of packages: they name the transaction to take back
+        if step.kind == 'upgrade_service':
+            params = _back(self._scope, step)
+            if 'units' in step.params:
+                params['units'] = list(step.params['units'])
         return self._add(step.kind, step, step.ord, after=[last], params=params)
 
     def _again(self, step: model.Step, switch: model.Step, after: Iterable[int | None]) -> int:
@@ -147,7 +149,8 @@ class Way:
 
 def _reversible(step: model.Step) -> bool:
     """Tell whether a step changed code that can be changed back: it is known to what."""
-    return step.kind == 'upgrade_service' and bool(step.params.get('from_version'))
+    known = step.kind == 'upgrade_service' and step.params.get('from_version')
+    return bool(known) or step.kind == 'upgrade_packages'
 
 
 def _back(scope: scopes.Scope, step: model.Step) -> dict[str, Any]:

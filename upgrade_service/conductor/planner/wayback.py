@@ -14,6 +14,7 @@ said = constraints.said
 #: what undoes a step of a kind
 OPPOSITE = {
     'upgrade_service': 'upgrade_service',
+    'upgrade_packages': 'upgrade_packages',
     'disable_host': 'enable_host',
     'enable_host': 'disable_host',
 }
@@ -100,7 +101,8 @@ class LastInFirstOut(constraints.Constraint):
 
     @staticmethod
     def _chains(paper: papers.Paper) -> Iterator[list[model.Step]]:
-        control = [s for s in paper.of('upgrade_service') if s.stage == 'control_plane']
+        changes = paper.of('upgrade_service', 'upgrade_packages')
+        control = [s for s in changes if s.stage == 'control_plane']
         yield sorted(control, key=lambda s: paper.position[s.ord])
         for steps in paper.on.values():
             yield [s for s in steps if s.kind in OPPOSITE and s.stage != 'control_plane']

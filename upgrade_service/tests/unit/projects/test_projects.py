@@ -38,8 +38,8 @@ class TestLoader(base.TestCase):
             project = projects.get(name)
             for commands in project.commands.values():
                 for command in commands:
-                    self.assertTrue(command.argv[0].startswith((name, 'python')), command.argv)
-                    words = command.argv[:2] if command.argv[0] == 'python' else command.argv
+                    self.assertTrue(command.argv[0].startswith((name, 'python3')), command.argv)
+                    words = command.argv[:2] if command.argv[0] == 'python3' else command.argv
                     self.assertFalse(any(' ' in word for word in words))
             self.assertTrue(project.prove['imports'], name)
 

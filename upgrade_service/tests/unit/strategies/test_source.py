@@ -82,6 +82,9 @@ class SourceCase(base.TestCase):
 
     def task(self, kind, undo=False, **params):
         self.count += 1
+        if undo:  # as the planner plans the way back
+            back = {'version': params.get('from_version'), 'from_version': params['version']}
+            params = {k: v for k, v in {**params, **back}.items() if v and k != 'commit'}
         return strategies.Task(
             step=f's{self.count}',
             attempt=1,
@@ -155,7 +158,7 @@ class TestWithPip(SourceCase):
         said = self.good('verify_host', version=NEW)
         self.assertEqual({'version': NEW}, said['data'])
 
-        self.good('upgrade_service', undo=True, version=OLD, from_version=NEW)
+        self.good('upgrade_service', undo=True, version=NEW, from_version=OLD)
         self.assertEqual(OLD, self.answers())
         self.good('verify_host', version=OLD)
 
