@@ -104,7 +104,7 @@ def swapped_units(steps: Steps) -> Steps:
 def contract_early(steps: Steps) -> Steps:
     where = find(steps, 'db_contract')
     early = find(steps, 'db_expand', project=steps[where].project)
-    return change(steps, where, stage='control_plane', parents=(steps[early].ord,))
+    return change(steps, where, stage='control_plane', parents=(steps[early].ord,), ponr=True)
 
 
 def other_units(steps: Steps) -> Steps:
@@ -154,7 +154,7 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
         ),
     ),
     ('lab', 'PersonAsked', lambda s: change(s, gate_of(s, 'finish'), params={'person': False})),
-    ('lab', 'PersonAsked', lambda s: change(s, find(s, 'db_contract'), ponr=False)),
+    ('lab', 'PersonAsked', lambda s: change(s, find(s, 'restart_service'), ponr=False)),
     ('lab', 'PersonAsked', contract_early),
     ('lab', 'NewCodeFirst', lambda s: drop(s, find(s, 'prefetch', 'cmp2', 'nova'))),
     ('lab', 'DatabaseFirst', unchain('upgrade_service', project='glance')),
