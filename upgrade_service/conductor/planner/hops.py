@@ -57,8 +57,9 @@ def _of_manner(scope: scopes.Scope, project: loader.Project) -> Problems:
 def _cold(scope: scopes.Scope, project: loader.Project, hosts: int) -> model.Problem:
     seconds = paths.down_seconds(project, 'cold', hosts)
     name, fact = project.name, project.upgrade['slurp' if scope.skips else 'adjacent']
+    source = next(s['ref'] for s in project.sources if s['id'] == fact['source'])
     why = (
-        f'nothing is known for sure of how {name} is upgraded ({fact["source"]}), so it goes cold'
+        f'nothing proves how {name} is upgraded ({source}), so it goes cold'
         if fact['proof'] == 'none'
         else f'{name} does not run in two versions across this hop'
     )
