@@ -93,8 +93,16 @@ def get_server(conf: cfg.ConfigOpts, exchange: str, topic: str, server: str, end
 
 
 def get_client(
-    conf: cfg.ConfigOpts, exchange: str, topic: str, version: str, retry: int | None = 3
+    conf: cfg.ConfigOpts,
+    exchange: str,
+    topic: str,
+    version: str,
+    retry: int | None = 3,
+    cap: str | None = None,
 ) -> Any:
-    """Return a client for casts; `retry` bounds how long a cast may block on a dead broker."""
+    """Return a client for casts; `retry` bounds how long a cast may block on a dead broker.
+
+    `cap`: version of methods above which nothing is sent, because a peer would not know it.
+    """
     target = messaging.Target(exchange=exchange, topic=topic, version=version)
-    return messaging.get_rpc_client(get_transport(conf), target, retry=retry)
+    return messaging.get_rpc_client(get_transport(conf), target, version_cap=cap, retry=retry)

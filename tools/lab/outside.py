@@ -108,12 +108,28 @@ def in_host(host: str, *words: str) -> str:
     return done.stdout
 
 
+#: where the lab's packages have their environments
+PACKAGES = '/usr/lib/lab'
+
+
 def current_versions(host: str) -> dict[str, str]:
     """Where each /opt/stack/SERVICE-current of a host points, by service."""
     stack = pathlib.Path(f'/proc/{leader(host)}/root/opt/stack')
-    return {
-        link.name.removesuffix('-current'): os.readlink(link) for link in stack.glob('*-current')
-    }
+    found = {}
+    for link in stack.glob('*-current'):
+        service, target = link.name.removesuffix('-current'), os.readlink(link)
+        if target.startswith(f'{PACKAGES}/'):  # a package's path does not show the version
+            target = packaged(stack.parents[1], service)
+        found[service] = target
+    return found
+
+
+def packaged(root: pathlib.Path, service: str) -> str:
+    """What the package of a service in a host's tree holds: "nova-34.0.0"."""
+    place = root / PACKAGES.lstrip('/') / service
+    for path in place.glob(f'lib/python3*/site-packages/*{service}-[0-9]*.dist-info'):
+        return f'{service}-{path.name.removesuffix(".dist-info").rpartition("-")[2]}'
+    return f'{service}-none'
 
 
 def unit_processes(host: str) -> dict[str, list[int]]:
@@ -143,9 +159,12 @@ def environments(pid: int) -> set[str]:
         mapped = pathlib.Path(f'/proc/{pid}/maps').read_text()
     except OSError:
         return set()
-    paths = (line.split(maxsplit=5)[-1] for line in mapped.splitlines())
-    return {
-        path.split('/')[3]
-        for path in paths
-        if path.startswith(('/opt/stack/', '/opt/pool/')) and '/site-packages/' in path
-    }
+    paths = [line.split(maxsplit=5)[-1] for line in mapped.splitlines()]
+    code = [path for path in paths if '/site-packages/' in path]
+    found = {p.split('/')[3] for p in code if p.startswith(('/opt/stack/', '/opt/pool/'))}
+    for path in code:
+        if path.startswith(f'{PACKAGES}/'):
+            service, gone = path.split('/')[4], path.endswith('(deleted)')
+            root = pathlib.Path(f'/proc/{pid}/root')
+            found.add(f'{service}-replaced' if gone else packaged(root, service))
+    return found

@@ -120,6 +120,8 @@ class Problem(Resource):
     severity = TEXT
     host = TEXT
     service = TEXT
+    #: `ord` of the step that an alarm of a run is about
+    step = int
     message = TEXT
     hint = TEXT
     acceptable = bool

@@ -37,8 +37,8 @@ class Engine(cotyledon.Service):
             made = service.EngineService(self._conf)
             try:
                 made.start()
-            except exception.Untrusted as e:
-                LOG.error('%s', e)
+            except (exception.Untrusted, OSError) as e:
+                LOG.error('cannot begin: %s; trying again', e)
                 self._ended.wait(10.0)
                 continue
             self._service = made

@@ -6,7 +6,7 @@ each change instead of being computed again from all steps.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 import dataclasses
 from typing import Any
 
@@ -39,6 +39,7 @@ class Node:
     progress: Row | None = None
     error: str | None = None
     final: bool = False
+    started_at: int | None = None
     finished_at: int | None = None
 
     @property
@@ -71,7 +72,16 @@ _STATIC = (
     'params',
     'ponr',
 )
-_LIVE = ('state', 'attempt', 'not_before', 'progress', 'error', 'final', 'finished_at')
+_LIVE = (
+    'state',
+    'attempt',
+    'not_before',
+    'progress',
+    'error',
+    'final',
+    'started_at',
+    'finished_at',
+)
 
 
 def _shared(nodes: Iterable[Node]) -> set[str]:
@@ -96,6 +106,11 @@ class Board:
         #: states in which a step keeps nobody waiting: on the way back there are steps that
         #: have nothing to undo
         self.done = states.STEP_DONE
+        #: ids of engines that are not heard of, and host -> service of it that is down
+        self.absent: Set[str] = frozenset()
+        self.down: Mapping[str, str] = {}
+        #: of the owner
+        self.epoch = 0
         self.nodes: dict[str, Node] = {}
         for row in sorted(rows, key=lambda r: r['ord']):
             node = Node(
@@ -222,8 +237,12 @@ class Board:
         return {h for h, fact in facts if fact['out'] and not fact['held']}
 
     def hosts_out(self) -> set[str]:
-        """Return the hosts that are, or may be, out of service because of us now."""
-        return {h for h in self._hosts if self._fact(h)['out']}
+        """Return the hosts that are, or may be, out of service now: by us, or by themselves."""
+        return {h for h in self._hosts if self.ours(h) or h in self.down}
+
+    def ours(self, host: str) -> bool:
+        """Whether a host is, or may be, out of service because of us now."""
+        return bool(self._fact(host)['out'])
 
     def tally(self) -> Row:
         """Count hosts: {total, done, held}; held: a step of it failed or is unknown."""

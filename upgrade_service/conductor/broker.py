@@ -18,8 +18,8 @@ from typing import Any
 from oslo_log import log
 
 from upgrade_service import context, exception, states
+from upgrade_service.conductor import alarms, endings, orders, outcomes, ready
 from upgrade_service.conductor import board as boards
-from upgrade_service.conductor import endings, orders, outcomes, ready
 from upgrade_service.conductor import moves as transitions
 from upgrade_service.db import api as db
 
@@ -32,6 +32,8 @@ PROBE_AFTER = 60.0
 SETTLE_AFTER_TAKEOVER = 5.0
 #: seconds for which a drained host is believed to be still disabled and empty
 RECHECK_AFTER = 15.0
+#: seconds between two looks at which engines, and which services of the cloud, are there
+ENGINES_EVERY, SURVEY_EVERY = 5.0, 20.0
 #: how often a host that is in use again is drained anew before a person is asked
 MAX_DRAINS = 4
 
@@ -66,6 +68,12 @@ class Broker:
         self._looked: dict[str, tuple[float, str | None]] = {}
         self._looking: set[str] = set()
         self._hold = ''
+        self._ear = alarms.Ear()
+        self._standing: set[tuple[str, str | None, int | None]] | None = None
+        self._absent: set[str] = set()
+        self._down: dict[str, str] = {}
+        self._due = {'engines': 0.0, 'survey': time.monotonic() + SURVEY_EVERY}
+        self._waits_since: float | None = None
         self._stop = threading.Event()
         #: cloud steps look at it: set means stop at the next safe point
         self.stopping = threading.Event()
@@ -94,6 +102,12 @@ class Broker:
         self._looked[host] = (time.monotonic(), wrong)
         self._looking.discard(host)
         self.wake()
+
+    def surveyed(self, down: Row) -> None:
+        """Take {host: service} of what is down in the cloud."""
+        if down != self._down:
+            self._down = down
+            self.wake()
 
     def lose(self) -> None:
         """Stop at once and write nothing more: another conductor owns the upgrade."""
@@ -169,9 +183,43 @@ class Broker:
             self._planner(row, self)
             return False
         self._refresh(row)
+        self._look_around()
         again = _STATES[row['state']](self)
         self._send_acks()
+        self._tell_alarms()
         return again
+
+    def _is_due(self, what: str, pause: float) -> bool:
+        if self._due[what] > time.monotonic():
+            return False
+        self._due[what] = time.monotonic() + pause
+        return True
+
+    def _look_around(self) -> None:
+        """See which engines and which services of the cloud are there."""
+        if self._is_due('engines', ENGINES_EVERY):
+            self._absent = db.agents_absent(self.ctx, self.conf.conductor.agent_timeout)
+        if self._row['state'] == 'running' and self._is_due('survey', SURVEY_EVERY):
+            self._cloud.survey(self, self._row)
+        self.board.absent, self.board.down = self._absent, self._down
+        self.board.epoch = self.epoch
+
+    def _tell_alarms(self) -> None:
+        """Write down which alarms came and which are over."""
+        found = []
+        if self._row['state'] in ('running', 'stopping') and self._board is not None:
+            found = self._ear.alarms(self._board, self._post.now())
+        if self._standing is None:
+            self._standing = set(db.alarm_list(self.ctx, self.id))
+        new = {a.key: a for a in found}
+        raised = [a.row() for key, a in new.items() if key not in self._standing]
+        cleared = self._standing - new.keys()
+        if raised or cleared:
+            for row in raised:
+                LOG.warning('upgrade %s: %s', self.id, row['message'])
+            said = found[0].message if found else ''
+            db.alarms_tell(self.ctx, self.id, self.epoch, raised, cleared, said)
+            self._standing = set(new)
 
     def _refresh(self, row: Row) -> None:
         seen, self._row = self._row.get('seq', 0), row
@@ -221,11 +269,14 @@ class Broker:
 
         Items stay until the commit: if it fails, the next turn takes them again.
         """
+        self._ear.hear((i for i in self._items if i.get('agent')), self._post.now())
         taken = outcomes.take(self.board, self._items, self._post.now())
         for agent, attempt in taken.acks:
             self._acks[agent].append(attempt)
         if taken.late:
             db.note_late(self.ctx, self.id, taken.late)
+        if taken.lost:
+            db.lost_note(self.ctx, self.id, self.epoch, taken.lost, taken.lost_epoch)
         return taken
 
     def _running(self) -> bool:
@@ -310,6 +361,7 @@ class Broker:
         if self._row['next'] == 'paused' and not board.in_progress():
             return db.UpgradeMove(state='stopping', event='hosts_done')
         if board.in_flight() or gates.passed or any(t > now for t in board.timers()):
+            self._waits_since = None
             return None
         if self._row['direction'] == 'release':
             left = [i for i in self._release or () if board.nodes[i].state == 'pending']
@@ -320,6 +372,11 @@ class Broker:
             return None
         if self._hold:
             return endings.blocked('drift', self._hold)
+        if why := alarms.waits(board, now):
+            self._waits_since = self._waits_since or time.monotonic()
+            waited = time.monotonic() - self._waits_since
+            grace = self.conf.conductor.control_plane_grace
+            return endings.blocked('stuck', why) if waited > grace else None
         return endings.blocked('stuck', 'no step can begin, is in flight or waits for a time')
 
     # -- the other states ----------------------------------------------------------------------

@@ -70,6 +70,26 @@ class CloudWork:
                 self._active.discard(key)
         owner.rechecked(step['host'], wrong)
 
+    def survey(self, owner: Any, row: Row) -> None:
+        """Look which services of the cloud are down; `owner` hears of it."""
+        key = (f'survey {row["id"]}', 0)
+        with self._lock:
+            if key in self._active:
+                return
+            self._active.add(key)
+        self._pool.submit(self._survey, owner, dict(row), key)
+
+    def _survey(self, owner: Any, row: Row, key: tuple[str, int]) -> None:
+        step: Row = {'id': '', 'kind': 'survey', 'host': None, 'project': None, 'params': {}}
+        try:
+            owner.surveyed(cloud.survey(self._task(owner, row, step, {})))
+        except Exception as e:
+            # it may be away because it is being upgraded: what was seen last still counts
+            LOG.info('the services of the cloud cannot be looked at: %s', e)
+        finally:
+            with self._lock:
+                self._active.discard(key)
+
     def stop(self) -> None:
         """Take no more steps; those under way end at their next safe point."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -17,6 +17,8 @@ LOG = log.getLogger(__name__)
 Row = dict[str, Any]
 #: items of a report that are not about one of our attempts are cut off here
 MAX_ITEMS = 1000
+#: of what engines say
+VERSION = 1
 
 
 class ConductorManager:
@@ -125,6 +127,8 @@ class ConductorManager:
             if agent['state'] != 'active':
                 raise exception.Untrusted(reason=f'agent {agent["id"]} is {agent["state"]}')
             said = trust.unseal(env, {agent['id']: agent['pubkey']}, kind)
+            if said.get('v') != VERSION:
+                raise exception.Untrusted(reason=f'version {str(said.get("v"))[:16]} is not known')
             if (said.get('agent'), said.get('host')) != (agent['id'], agent['host']):
                 raise exception.Untrusted(reason='it speaks for another host')
         except (exception.Untrusted, exception.NotFound) as e:

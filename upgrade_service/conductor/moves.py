@@ -20,7 +20,7 @@ def _move(
     )
     live: dict[str, Any] = {'state': new, 'not_before': more.get('not_before')}
     if more.get('begins'):
-        live.update(attempt=node.attempt + 1, error=None)
+        live.update(attempt=node.attempt + 1, error=None, started_at=None)
     board.apply(node.id, **live)
     return made
 

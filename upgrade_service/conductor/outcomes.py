@@ -20,7 +20,7 @@ Row = dict[str, Any]
 MAX_OUTPUT = 256 * 1024
 
 #: an engine's reasons to refuse that pass by themselves: the order is sent again
-PASSING = frozenset({'busy', 'inhibited', 'expired', 'clock_skew'})
+PASSING = frozenset({'busy', 'inhibited', 'expired', 'clock_skew', 'journal'})
 #: reasons that say the database forgot what the engine remembers
 FORGOTTEN = frozenset({'stale_attempt', 'epoch_regressed'})
 #: the order came from an owner before this one, late; this one's own is on its way
@@ -35,6 +35,15 @@ class Taken:
     acks: list[tuple[str, tuple[str, int]]] = dataclasses.field(default_factory=list)
     late: list[Row] = dataclasses.field(default_factory=list)
     blocked: tuple[str, str] | None = None
+    #: what engines know beyond the rows: attempts by step, and the highest epoch
+    lost: dict[str, int] = dataclasses.field(default_factory=dict)
+    lost_epoch: int = 0
+
+    def loss(self, step: str, attempt: int, epoch: int, why: str) -> None:
+        """Note that the database forgot what an engine remembers."""
+        self.blocked = ('state_loss', why)
+        self.lost[step] = max(attempt, self.lost.get(step, 0))
+        self.lost_epoch = max(epoch, self.lost_epoch)
 
 
 def take(board: boards.Board, items: Iterable[Row], now: int) -> Taken:
@@ -43,8 +52,11 @@ def take(board: boards.Board, items: Iterable[Row], now: int) -> Taken:
     for item in items:
         node = board.nodes.get(item['step'])
         read = _READERS.get(item['what'])
-        if node is None or read is None:
+        if node is None:
             _ack(taken, item)
+        elif read is None:
+            # of a later version: not guessed at, and not acknowledged either
+            LOG.warning('an engine says %.32s of step %s', item['what'], node.ord)
         elif _may_say(node, item):
             read(board, node, item, taken, now)
         else:
@@ -136,11 +148,8 @@ def _begun(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now:
 def _outcome(board: boards.Board, node: boards.Node, item: Row, taken: Taken, now: int) -> None:
     said = item['outcome']
     if item['attempt'] > node.attempt:
-        taken.blocked = (
-            'state_loss',
-            f'step {node.ord}: an engine knows attempt '
-            f'{item["attempt"]}, the database only {node.attempt}',
-        )
+        why = f'an engine knows attempt {item["attempt"]}, the database only {node.attempt}'
+        taken.loss(node.id, item['attempt'], 0, f'step {node.ord}: {why}')
         return
     _ack(taken, item)
     if not _current(node, item):
@@ -210,12 +219,12 @@ def _refused(board: boards.Board, node: boards.Node, item: Row, taken: Taken, no
     if reason in PASSING:
         LOG.warning('engine of %s does not take step %s yet: %s', node.host, node.ord, reason)
     elif reason in FORGOTTEN:
-        if (current.get('attempt') or 0) > node.attempt or reason != 'stale_attempt':
-            taken.blocked = (
-                'state_loss',
-                f'the engine of {node.host} refuses step {node.ord} '
-                f'({reason}): it knows more than the database: {current}',
-            )
+        attempt, epoch = current.get('attempt') or 0, current.get('epoch') or 0
+        # a refusal of what a past owner said late names an epoch that is not beyond ours
+        if attempt > node.attempt or epoch > board.epoch:
+            why = f'it knows more than the database: {current}'
+            refused = f'the engine of {node.host} refuses step {node.ord} ({reason})'
+            taken.loss(node.id, attempt, epoch, f'{refused}: {why}')
     else:
         _ack(taken, item)
         error = f'the engine of {node.host} refuses: {reason} {_text(item.get("message"))}'

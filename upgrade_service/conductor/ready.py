@@ -109,6 +109,8 @@ class _Orders:
         """Take a ready step in, if its host and its engine are free and the budget allows it."""
         if not node.executor or node.host in self._busy or self._room <= 0:
             return
+        if node.executor in self._board.absent:
+            return  # it becomes ready again when its engine is heard of
         run = self._runs.get(node.executor)
         if (run is None and node.executor in self._at_work) or (run and not _alike(node, run)):
             return

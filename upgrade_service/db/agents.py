@@ -153,6 +153,14 @@ def agent_facts(ctx: Context, ident: str, facts: Row) -> None:
         )
 
 
+def agents_absent(ctx: Context, timeout: float) -> set[str]:
+    """Return the ids of engines that were not heard of for `timeout` seconds."""
+    a = models.Agent
+    gone = sa.or_(a.seen_at.is_(None), a.seen_at < base.now_ms() - int(timeout * 1000))
+    with base.reader(ctx) as session:
+        return set(session.execute(sa.select(a.id).where(gone)).scalars())
+
+
 def strategy_rows(ctx: Context) -> list[Row]:
     """List strategies that engines report: [{name, ready, hosts, reasons}]."""
     found: dict[str, Row] = {}

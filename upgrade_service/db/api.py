@@ -8,10 +8,12 @@ from upgrade_service.db.agents import (
     agent_id,
     agent_list,
     agent_set_state,
+    agents_absent,
     agents_seen,
     enroll_token_create,
     strategy_rows,
 )
+from upgrade_service.db.alarms import alarm_list, alarms_tell
 from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
 from upgrade_service.db.audit import audited, grants, upgrade_of, verify
 from upgrade_service.db.base import configure, get_engine, now
@@ -33,6 +35,7 @@ from upgrade_service.db.clusters import (
 )
 from upgrade_service.db.floors import rollback_floor
 from upgrade_service.db.plans import plan_store
+from upgrade_service.db.regain import lost_note
 from upgrade_service.db.turns import (
     Mismatch,
     StepMove,
@@ -72,7 +75,10 @@ __all__ = [
     'agent_id',
     'agent_list',
     'agent_set_state',
+    'agents_absent',
     'agents_seen',
+    'alarm_list',
+    'alarms_tell',
     'answer_get',
     'answers_sweep',
     'audited',
@@ -94,6 +100,7 @@ __all__ = [
     'host_list',
     'host_lost',
     'inventory_save',
+    'lost_note',
     'note_late',
     'now',
     'owner_note',

@@ -127,6 +127,7 @@ class Problem(Base):
     severity: orm.Mapped[str] = col(Word)
     host: orm.Mapped[str | None] = col(Name, null=True)
     service: orm.Mapped[str | None] = col(sa.String(128), null=True)
+    step: orm.Mapped[int | None] = col(sa.Integer, null=True)  # its number
     message: orm.Mapped[str] = col(sa.Text)
     hint: orm.Mapped[str] = col(sa.Text)
     acceptable: orm.Mapped[bool] = col(sa.Boolean, default=False)
@@ -191,6 +192,7 @@ class Upgrade(Base):
     accepted: orm.Mapped[list[str]] = col(Json)  # codes of problems the operator accepted
     counters: orm.Mapped[dict[str, Any]] = col(Json)
     head_hash: orm.Mapped[str] = col(sa.String(64), default='')
+    lost: orm.Mapped[dict[str, Any] | None] = col(Json, null=True)  # see regain.py
     user_id: orm.Mapped[str | None] = col(Name, null=True)
     project_id: orm.Mapped[str | None] = col(Name, null=True)
     created_at: orm.Mapped[int] = col(Long)

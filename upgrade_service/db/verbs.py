@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from upgrade_service import context, exception, model, states
 from upgrade_service.db import asked as askeds
-from upgrade_service.db import base, clusters, floors, models, turns, upgrades
+from upgrade_service.db import base, clusters, floors, models, regain, turns, upgrades
 
 Context = context.RequestContext
 Row = dict[str, Any]
@@ -165,7 +165,7 @@ def _resume(t: turns.Turn, body: Row) -> Row:
             reason=f'the upgrade is blocked ({t.row.blocked_reason}): name that reason in '
             f'`acknowledge` to go on'
         )
-    return {'blocked_reason': None}
+    return {'blocked_reason': None, **regain.regain(t)}
 
 
 def _approve(t: turns.Turn, body: Row) -> Row:

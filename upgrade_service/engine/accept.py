@@ -13,7 +13,8 @@ from upgrade_service.engine import journal
 #: every reason to refuse, with a sentence for people
 REASONS = {
     'expired': 'the order is too old',
-    'clock_skew': "the clocks of this host and of the conductors' database differ too much",
+    'clock_skew': "the clocks of this host and of the conductors' database differ too much, "
+    'or the order was long under way',
     'stale_epoch': 'a later owner of the upgrade has spoken already',
     'epoch_regressed': 'this engine has seen a higher epoch of the upgrade',
     'stale_attempt': 'this engine knows a later attempt of the step',
@@ -23,6 +24,7 @@ REASONS = {
     'project_data_mismatch': 'this engine has other project data than the conductor',
     'journal': 'the journal cannot be written',
     'bad_params': 'the parameters are not legal',
+    'not_understood': 'the order says something that this version of the engine does not know',
 }
 
 
@@ -46,17 +48,27 @@ def timely(message: Mapping[str, Any], situation: Situation) -> str | None:
     return None
 
 
+def outlived(order: Mapping[str, Any], known: journal.Journal) -> str | None:
+    """Return why an order is not of the present owner of its upgrade, or None."""
+    epoch, shown_at = known.epochs.get(order['upgrade'], (0, 0))
+    if order['epoch'] >= epoch:
+        return None
+    # signed after the higher epoch was shown: the database went back, not the message
+    return 'epoch_regressed' if order['nbf'] > shown_at else 'stale_epoch'
+
+
 def judge_order(
     order: Mapping[str, Any], known: journal.Journal, situation: Situation
 ) -> str | None:
     """Return why nothing of an order can be taken, or None."""
+    # a clock that is ahead looks like an order that took long: neither is taken
+    if situation.now - order['nbf'] > situation.skew:
+        return 'clock_skew'
     why = timely(order, situation)
     if why:
         return why
-    epoch, shown_at = known.epochs.get(order['upgrade'], (0, 0))
-    if order['epoch'] < epoch:
-        # signed after the higher epoch was shown: the database went back, not the message
-        return 'epoch_regressed' if order['nbf'] > shown_at else 'stale_epoch'
+    if past := outlived(order, known):
+        return past
     if order['nbf'] < known.floor:
         return 'expired'
     if order['digest'] != situation.digest:

@@ -17,7 +17,7 @@ from typing import Any
 from oslo_log import log
 
 from upgrade_service import exception
-from upgrade_service.engine import facts, journal, reporter, runner, settings
+from upgrade_service.engine import facts, journal, reporter, restart, runner, settings
 from upgrade_service.strategies import base
 
 LOG = log.getLogger(__name__)
@@ -245,11 +245,17 @@ class Chain:
 
     def _shim(self, link: Link, job: base.Job) -> Item | None:
         self._lock.leave()  # the shim takes it for itself
+        begun = facts.now()
         try:
-            process = self._parts.runner.start(link.task, job, link.upgrade)
+            self._parts.runner.prepare(link.task, job, link.upgrade, strategy=link.strategy)
+        except OSError as e:
+            why = f'cannot be written down ({e}); nothing was done'
+            return self._outcome(link, failed(why), begun)
+        try:
+            process = self._parts.runner.spawn(link.task)
         except (OSError, subprocess.SubprocessError) as e:
-            self._parts.runner.forbid(*link.key)
-            return self._outcome(link, failed(f'cannot be started: {e}'), facts.now())
+            LOG.warning('step %s: %s', link.task.step, e)
+            process = None  # whether it began, its directory tells
         return self._watch(link, process)
 
     def _watch(self, link: Link, process: 'subprocess.Popen[bytes] | None') -> Item | None:
@@ -258,6 +264,10 @@ class Chain:
         )
         if standing is None:
             return None
+        if standing is runner.Standing.INTERRUPTED and self._parts.runner.told(*link.key).get(
+            'reboots'
+        ):
+            return restart.settle(link, self._parts)
         return ended(link, standing, self._parts)
 
     def _see(self, progress: Item) -> None:

@@ -13,8 +13,11 @@ import stat
 from typing import Any
 import uuid
 
+from oslo_log import log
+
 from upgrade_service import exception, trust
 
+LOG = log.getLogger(__name__)
 Bundle = Mapping[str, Any] | str | os.PathLike[str]
 
 
@@ -71,8 +74,12 @@ class Identity:
 
     def enrolled(self) -> None:
         """Note that a conductor knows us: the token is spent."""
-        if self._told.pop('token', None) is not None:
+        if self._told.pop('token', None) is None:
+            return
+        try:
             self._save()
+        except OSError as e:
+            LOG.warning('the spent token cannot be removed from %s: %s', self._trust_file, e)
 
     def rotate(self, keys: Mapping[str, str]) -> None:
         """Believe these keys from now on; one of the old ones has signed for them."""

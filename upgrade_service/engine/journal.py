@@ -6,12 +6,15 @@ reach the disk first (fdatasync); outcomes of in-process actions and ``recorded`
 if they are lost, an idempotent action is done again, or a result is sent again.
 
 An end of the file that is no whole line was being written when the power failed: it is
-cut off. A damaged line before the end is another matter: what it said is lost. Attempts
-that are open then count as unknown, and orders older than the discovery of the damage
-are not believed any more (``floor``): they may be ones that the lost line had answered.
+cut off. A damaged line before the end is another matter: what it said is lost. So is an end
+that had reached the disk and is there no more: ``journal.size``, written after each sync,
+says how long the file was at least. Attempts that are open then count as unknown, and
+orders older than the discovery of the damage are not believed any more (``floor``): they may
+be ones that the lost line had answered.
 """
 
 from collections.abc import Iterable, Mapping
+import contextlib
 import dataclasses
 import json
 import os
@@ -68,7 +71,7 @@ def unframe(line: bytes) -> Record | None:
     """Read a line without its newline; None if it is not as it was written."""
     crc, _, text = line.partition(b' ')
     try:
-        if len(crc) != 8 or int(crc, 16) != zlib.crc32(text):
+        if crc != b'%08x' % zlib.crc32(text):
             return None
         record = json.loads(text)
     except ValueError:
@@ -104,6 +107,7 @@ class Journal:
         #: orders signed before this time (ms) are not believed
         self.floor = 0
         self._lock = threading.Lock()
+        self._mark = os.open(path.with_suffix('.size'), os.O_RDWR | os.O_CREAT, 0o600)
         lost = expected and not path.exists()
         self._open(now)
         if lost or self.damaged:
@@ -131,6 +135,7 @@ class Journal:
         if end < len(raw):
             LOG.warning('journal %s: %d bytes of a torn record cut off', self.path, len(raw) - end)
             os.ftruncate(self._fd, end)
+        self._measure(end)
         offset = 0
         for line in raw[:end].splitlines(keepends=True):
             record = unframe(line[:-1])
@@ -140,6 +145,19 @@ class Journal:
             else:
                 self._apply(record)
             offset += len(line)
+
+    def _measure(self, size: int) -> None:
+        """Find out whether the file is shorter than it was."""
+        text = os.pread(self._mark, 256, 0).rstrip(b'\0 \n')
+        mark = unframe(text) if text else {'size': 0}
+        if mark is None or size < int(mark.get('size') or 0):
+            LOG.error('journal %s: %d bytes; %s', self.path, size, mark or 'its size is damaged')
+            self.damaged = True
+
+    def _note_size(self, size: int) -> None:
+        # not synced: a mark that is too low only notices less
+        line = frame({'size': size})
+        os.pwrite(self._mark, line.ljust(64), 0)
 
     def _apply(self, record: Record) -> None:
         read = _READERS.get(str(record.get('r')))
@@ -180,7 +198,9 @@ class Journal:
         for step, attempt in record['steps']:
             entry = self.attempts.get((step, attempt))
             if entry is not None and entry.state in ('outcome', 'interrupted'):
-                entry.state, entry.at, entry.item = 'recorded', record['t'], None
+                # the item stays: a database that lost commits asks again
+                entry.state, entry.at = 'recorded', record['t']
+                entry.item = _short(entry.item)
 
     def _damage(self, record: Record) -> None:
         self.floor = max(self.floor, record['t'])
@@ -209,6 +229,8 @@ class Journal:
                 self._write(data)
                 if sync:
                     os.fdatasync(self._fd)
+                    with contextlib.suppress(OSError):
+                        self._note_size(before + len(data))
             except OSError:
                 os.ftruncate(self._fd, before)
                 raise
@@ -260,10 +282,12 @@ class Journal:
             f.writelines(frame(r) for r in self._records())
             f.flush()
             os.fsync(f.fileno())
+        self._note_size(0)
         os.replace(temporary, self.path)
         sync_directory(self.path.parent)
         os.close(self._fd)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND)
+        self._note_size(os.fstat(self._fd).st_size)
 
     def _records(self) -> Iterable[Record]:
         """Say everything that is known in as few records as it takes."""
@@ -279,6 +303,14 @@ class Journal:
         """Close the file."""
         with self._lock:
             os.close(self._fd)
+            os.close(self._mark)
+
+
+def _short(item: Record | None) -> Record | None:
+    """Leave out what was printed."""
+    if item is None or 'output' not in item.get('outcome', {}):
+        return item
+    return {**item, 'outcome': {k: v for k, v in item['outcome'].items() if k != 'output'}}
 
 
 def _of_entry(e: Entry) -> Iterable[Record]:
@@ -289,10 +321,8 @@ def _of_entry(e: Entry) -> Iterable[Record]:
     yield {'r': 'accepted', 'boot': e.boot, 'steps': [[e.step, e.attempt, e.in_process]], **ids}
     if e.item is not None:
         yield {'r': 'ended', 't': e.at, 'items': [e.item]}
-    elif e.state == 'recorded':
-        item = {'step': e.step, 'attempt': e.attempt, 'what': 'outcome'}
-        yield {'r': 'ended', 't': e.at, 'items': [item]}
-        yield {'r': 'recorded', 't': e.at, 'steps': [[e.step, e.attempt]]}
+        if e.state == 'recorded':
+            yield {'r': 'recorded', 't': e.at, 'steps': [[e.step, e.attempt]]}
 
 
 def _private(path: str, flags: int) -> int:

@@ -25,6 +25,7 @@ from upgrade_service.engine import (
     enroll,
     facts,
     journal,
+    messages,
     recovery,
     rpcapi,
     runner,
@@ -189,10 +190,33 @@ class AgentManager:
         except exception.Untrusted as e:
             LOG.warning('host %s: %s', self.host, e)
             return None
+        why = messages.illegible(said, kind)
+        if why:
+            LOG.warning('host %s: a %s message is not understood: %s', self.host, kind, why)
+            self._not_understood(said, kind, why)
+            return None
         if not self._known:
             self._known = True
             self.identity.enrolled()
         return said
+
+    def _not_understood(self, said: Item, kind: str, why: str) -> None:
+        """Answer an order of which something is not known here: nothing of it is done."""
+        if kind != 'order':
+            return
+        for step, attempt in messages.attempts(said):
+            ids = {'upgrade': str(said.get('upgrade')), 'step': step, 'attempt': attempt}
+            current = {'attempt': self.parts.book.highest.get(step, 0), 'epoch': 0}
+            self.parts.reporter.say(
+                {
+                    **ids,
+                    'what': 'refused',
+                    'reason': 'not_understood',
+                    'message': why,
+                    'current': current,
+                }
+            )
+        self.parts.reporter.flush()
 
     def _timely(self, said: Item) -> bool:
         late = accept.timely(said, self._situation())
@@ -219,6 +243,11 @@ class AgentManager:
         links = [_link(said, s, self.allowed) for s in said['steps']]
         book = self.parts.book
         with self.parts.guard:
+            if accept.outlived(said, book) == 'epoch_regressed':
+                # also of what is known here: nothing goes on in silence
+                self._refuse(links, 'epoch_regressed')
+                self.parts.reporter.flush()
+                return
             known = [n for n in links if n.key in book.attempts]
             self.parts.reporter.say(*(i for n in known for i in self._standing(n.key)))
             new = [n for n in links if n.key not in book.attempts]
@@ -334,9 +363,12 @@ class AgentManager:
 
     @rpc.expose
     def revoke(self, ctxt: Item, env: trust.Envelope) -> None:
-        """Never begin attempts that have not begun; say how the others stand."""
+        """Never begin attempts that have not begun; say how the others stand.
+
+        However old it is: it is about attempts, and says the same of them at any time.
+        """
         said = self._believed(env, 'revoke')
-        if said is None or not self._timely(said):
+        if said is None:
             return
         with self.parts.guard:
             self._revoke(said, [(s, n) for s, n in said['steps']])
@@ -361,7 +393,7 @@ class AgentManager:
     def probe(self, ctxt: Item, env: trust.Envelope) -> None:
         """Say how attempts stand."""
         said = self._believed(env, 'probe')
-        if said is None or not self._timely(said):
+        if said is None:
             return
         with self.parts.guard:
             for step, attempt in said['steps']:

@@ -4,7 +4,9 @@ The journal says what was accepted, the directories of the attempts say how far 
 Nothing is started: what had not begun is given back, and the conductor orders it anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
 
 from oslo_log import log
 
@@ -12,6 +14,7 @@ from upgrade_service.engine import chain, facts, journal, runner
 from upgrade_service.strategies import base
 
 LOG = log.getLogger(__name__)
+_TASK = frozenset(f.name for f in dataclasses.fields(base.Task))
 
 
 def recover(parts: chain.Parts, adopt: Callable[[chain.Link], None]) -> None:
@@ -24,11 +27,11 @@ def recover(parts: chain.Parts, adopt: Callable[[chain.Link], None]) -> None:
         _restore(parts)
     begun = True  # of a chain only the first open step can have begun
     for entry in book.open_attempts():
-        link = _link(entry)
+        link = _link(entry, parts.runner.told(*entry.key))
         standing = _standing(parts, entry, begun)
         begun = False
         LOG.info('attempt %s of step %s: %s', entry.attempt, entry.step, standing.value)
-        if standing is runner.Standing.RUNNING:
+        if standing is runner.Standing.RUNNING or _restarted(parts, entry, standing):
             adopt(link)
         elif standing is runner.Standing.NEVER_BEGUN:
             chain.revoke(book, entry.upgrade, 0, 0, [entry.key])
@@ -46,6 +49,12 @@ def _standing(parts: chain.Parts, entry: journal.Entry, first: bool) -> runner.S
     if standing is runner.Standing.NEVER_BEGUN and not parts.runner.forbid(*entry.key):
         standing = parts.runner.standing(*entry.key)  # a late shim was quicker
     return standing
+
+
+def _restarted(parts: chain.Parts, entry: journal.Entry, standing: runner.Standing) -> bool:
+    """Whether it is an attempt that was to end with the host: the second half is to be done."""
+    ended = standing is runner.Standing.INTERRUPTED and not parts.book.damaged
+    return ended and bool(parts.runner.told(*entry.key).get('reboots'))
 
 
 def _settle(
@@ -82,7 +91,7 @@ def _restore(parts: chain.Parts) -> None:
         record = {
             'r': 'accepted',
             't': facts.now(),
-            'upgrade': parts.runner.upgrade_of(step, attempt) or '',
+            'upgrade': str(parts.runner.told(step, attempt).get('upgrade') or ''),
             'epoch': 0,
             'boot': '',
             'steps': [[step, attempt, False]],
@@ -90,14 +99,20 @@ def _restore(parts: chain.Parts) -> None:
         parts.book.append([record], sync=True)
 
 
-def _link(entry: journal.Entry) -> chain.Link:
-    task = base.Task(
-        step=entry.step,
-        attempt=entry.attempt,
-        kind='',
-        host='',
-        project=None,
-        params={},
-        timeout=0,
+def _link(entry: journal.Entry, told: Mapping[str, Any]) -> chain.Link:
+    task: dict[str, Any] = {
+        'kind': '',
+        'host': '',
+        'project': None,
+        'params': {},
+        'timeout': 0,
+    }
+    found = told.get('task')
+    if isinstance(found, dict):
+        task |= {k: v for k, v in found.items() if k in _TASK}
+    return chain.Link(
+        task=base.Task(**{**task, 'step': entry.step, 'attempt': entry.attempt}),
+        strategy=str(told.get('strategy') or ''),
+        in_process=entry.in_process,
+        upgrade=entry.upgrade,
     )
-    return chain.Link(task=task, strategy='', in_process=entry.in_process, upgrade=entry.upgrade)

@@ -28,7 +28,12 @@ class Conductors:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._client = rpc.get_client(
-            conf, rpc.CONDUCTOR_EXCHANGE, rpc.CONDUCTOR_TOPIC, VERSION, retry=1
+            conf,
+            rpc.CONDUCTOR_EXCHANGE,
+            rpc.CONDUCTOR_TOPIC,
+            VERSION,
+            retry=1,
+            cap=conf.upgrade_levels.conductor,
         )
 
     def cast(self, method: str, **what: Any) -> bool:

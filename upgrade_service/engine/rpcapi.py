@@ -15,7 +15,10 @@ class EngineAPI:
     """Client side of the engines' queues: one for all of them."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._client = rpc.get_client(conf, 'upgrade-engine', 'upgrade-engine', VERSION, retry=1)
+        cap = conf.upgrade_levels.engine
+        self._client = rpc.get_client(
+            conf, 'upgrade-engine', 'upgrade-engine', VERSION, retry=1, cap=cap
+        )
 
     def order(self, agent: str, env: trust.Envelope) -> None:
         """Have steps done, one after the other."""

@@ -57,49 +57,78 @@ class Runner:
     # -- starting ------------------------------------------------------------------------------
 
     def start(
-        self, task: base.Task, job: base.Job, upgrade: str, members: Sequence[base.Task] = ()
+        self,
+        task: base.Task,
+        job: base.Job,
+        upgrade: str,
+        members: Sequence[base.Task] = (),
+        strategy: str = '',
     ) -> 'subprocess.Popen[bytes] | None':
-        """Write the job down and start its shim.
+        """Write the job down and start its shim."""
+        self.prepare(task, job, upgrade, members, strategy)
+        return self.spawn(task)
+
+    def prepare(
+        self,
+        task: base.Task,
+        job: base.Job,
+        upgrade: str,
+        members: Sequence[base.Task] = (),
+        strategy: str = '',
+    ) -> None:
+        """Write down what the shim is to do, and make the room for its outcome.
 
         :param members: tasks of other hosts that the job does as well; each attempt has a
             place and an outcome of its own.
-        :raises OSError: the disk does not take it, or no process can be started.
+        :raises OSError: the disk does not take it; nothing can begin.
         """
         told = {
             **dataclasses.asdict(job),
             'timeout': min(job.timeout, task.timeout),
             'lock': str(self._lock),
             'upgrade': upgrade,
+            'task': dataclasses.asdict(task),
+            'strategy': strategy,
             'host': task.host,
             'members': [
                 {'place': str(self.directory(m.step, m.attempt)), 'host': m.host} for m in members
             ],
         }
         for member in members:
-            self._prepare(member, {'upgrade': upgrade, 'led_by': task.step})
-        place = self._prepare(task, told)
+            self._place(member, {'upgrade': upgrade, 'led_by': task.step})
+        self._place(task, told)
         journal.sync_directory(self._dir)
-        return self._spawn(place, task)
 
-    def _prepare(self, task: base.Task, told: Mapping[str, Any]) -> pathlib.Path:
+    def _place(self, task: base.Task, told: Mapping[str, Any]) -> None:
         """Make the place of an attempt, with room for its outcome."""
         place = self.directory(task.step, task.attempt)
         place.mkdir(mode=0o700)
-        (place / 'job.json').write_text(json.dumps(told))
-        with open(place / 'outcome', 'wb') as slot:
-            slot.write(b'\0' * shim.SLOT)
-            slot.flush()
-            os.fsync(slot.fileno())
+        for name, data in (
+            ('job.json', json.dumps(told).encode()),
+            ('outcome', b'\0' * shim.SLOT),
+        ):
+            with open(place / name, 'wb') as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
         journal.sync_directory(place)
-        return place
 
-    def _spawn(self, place: pathlib.Path, task: base.Task) -> 'subprocess.Popen[bytes] | None':
+    def spawn(self, task: base.Task) -> 'subprocess.Popen[bytes] | None':
+        """Start the shim of an attempt that was prepared.
+
+        :raises OSError, SubprocessError: it is not sure that one was started.
+        """
+        place = self.directory(task.step, task.attempt)
         # never the venv's own launcher by name: -I -S leaves only the standard library
         argv = [sys.executable, '-I', '-S', shim.__file__, str(place)]
         if _SYSTEMD.is_dir() and os.geteuid() == 0:
             unit = f'upgrade-step-{task.step[:8]}-{task.attempt}'
             wrap = ['/usr/bin/systemd-run', f'--unit={unit}', '--collect', '--quiet', '--no-block']
-            limits = ['--property=TasksMax=4096', '--property=KillMode=control-group']
+            limits = [
+                '--property=TasksMax=4096',
+                '--property=MemoryMax=75%',
+                '--property=KillMode=control-group',
+            ]
             subprocess.run(
                 [*wrap, *limits, '--', *argv], check=True, timeout=30, stdin=subprocess.DEVNULL
             )
@@ -133,11 +162,9 @@ class Runner:
             if standing in (Standing.ENDED, Standing.INTERRUPTED):
                 self._reap(process)
                 return standing
-            if standing is Standing.NEVER_BEGUN and (
-                gone or time.monotonic() - began > START_GRACE
-            ):
-                if self.forbid(step, attempt):
-                    return Standing.NEVER_BEGUN
+            late = gone or time.monotonic() - began > START_GRACE
+            if standing is Standing.NEVER_BEGUN and late and self._ruled_out(step, attempt, gone):
+                return Standing.NEVER_BEGUN
             text = self._text(step, attempt, 'progress')
             if text and text != shown:
                 shown = text
@@ -146,6 +173,13 @@ class Runner:
             time.sleep(pause)
             pause = min(pause * 1.3, 0.2)
         return None
+
+    def _ruled_out(self, step: str, attempt: int, gone: bool) -> bool:
+        try:
+            return self.forbid(step, attempt)
+        except OSError as e:
+            LOG.warning('attempt %s of step %s cannot be closed: %s', attempt, step, e)
+            return gone  # without its process it cannot begin any more
 
     def _reap(self, process: 'subprocess.Popen[bytes] | None') -> None:
         if process is not None:
@@ -197,12 +231,13 @@ class Runner:
         for step, attempt in attempts:
             shutil.rmtree(self.directory(step, attempt), ignore_errors=True)
 
-    def upgrade_of(self, step: str, attempt: int) -> str | None:
-        """Tell which upgrade an attempt belongs to, without the journal."""
+    def told(self, step: str, attempt: int) -> dict[str, Any]:
+        """Return what the shim of an attempt was told; {} if that cannot be read."""
         try:
-            return str(json.loads(self._text(step, attempt, 'job.json'))['upgrade'])
-        except (ValueError, KeyError, TypeError):
-            return None
+            found = json.loads(self._text(step, attempt, 'job.json'))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def found(self) -> list[journal.Attempt]:
         """List the attempts that have a directory."""

@@ -153,6 +153,8 @@ class Shim:
         threading.Thread(target=self._beat, daemon=True).start()
         try:
             self._operations()
+            if self.job.get('reboots'):
+                self._await_restart()
         except Failed as e:
             self._diagnose()
             result = ('failed', e.rc, str(e))
@@ -297,6 +299,13 @@ class Shim:
             at += len(group)
             if self._over.is_set() and self.job['interruptible']:
                 raise Failed(f'timed out after {self.job["timeout"]} s', 124)
+
+    def _await_restart(self) -> None:
+        """Be ended by the restart that was asked for: what came of it, the next boot tells."""
+        self._note(done=len(self.job['ops']), text='waiting for the host to restart')
+        while not self._over.wait(1.0):
+            pass
+        raise Failed(f'the host did not restart in {self.job["timeout"]} s', 124)
 
     def _together(self, group: list[Op]) -> list[str]:
         if len(group) == 1:

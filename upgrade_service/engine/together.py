@@ -78,12 +78,13 @@ class Together(chain.Chain):
         tasks = [n.task for n in links]
         job = strategy.run_together(tasks, site)
         self._lock.leave()  # the shim takes it for itself
+        name = links[0].strategy
+        self._parts.runner.prepare(tasks[0], job, links[0].upgrade, tasks[1:], name)
         try:
-            return self._parts.runner.start(tasks[0], job, links[0].upgrade, tasks[1:])
-        except (OSError, subprocess.SubprocessError):
-            for link in links:
-                self._parts.runner.forbid(*link.key)
-            raise
+            return self._parts.runner.spawn(tasks[0])
+        except (OSError, subprocess.SubprocessError) as e:
+            LOG.warning('a run for %d hosts: %s', len(links), e)
+            return None  # whether it began, its directories tell
 
     def _failed(self, link: chain.Link, why: str, began: int, final: bool = False) -> chain.Item:
         made: dict[str, Any] = dict(runners.of_outcome(chain.failed(why, final)))

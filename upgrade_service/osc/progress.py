@@ -61,6 +61,8 @@ def event_line(event: Row, step: Row | None, began: int | None = None) -> str | 
 def _step_event(event: Row, step: Row | None, began: int | None) -> str | None:
     detail = event.get('detail') or {}
     after = detail.get('after')
+    if event.get('kind') == 'alarm':
+        return _alarm(detail)
     if event.get('kind') == 'retry':
         return f'{step_label(step)}: to be tried again'
     if after not in NOTED_STATES or after == detail.get('before'):
@@ -75,8 +77,14 @@ def _step_event(event: Row, step: Row | None, began: int | None) -> str | None:
     return f'{step_label(step)}: {after}{took}' + (f': {one_line(error)}' if error else '')
 
 
+def _alarm(detail: Row) -> str:
+    return f'attention: {one_line(detail.get("message"))}'
+
+
 def _upgrade_event(event: Row) -> str | None:
     detail = event.get('detail') or {}
+    if event.get('kind') == 'alarm':
+        return _alarm(detail)
     kind, after = event.get('kind', ''), detail.get('after')
     moved = after is not None and after != detail.get('before')
     if kind not in TOLD and not moved:
@@ -91,7 +99,8 @@ def _upgrade_event(event: Row) -> str | None:
 def is_loud(event: Row) -> bool:
     """Tell whether an event's line stays on a terminal."""
     return not event.get('step_id') or (
-        (event.get('detail') or {}).get('after') in LOUD_STATES or event.get('kind') == 'retry'
+        (event.get('detail') or {}).get('after') in LOUD_STATES
+        or event.get('kind') in ('retry', 'alarm')
     )
 
 

@@ -72,6 +72,9 @@ class Job:
     timeout: int  #: seconds for the whole job
     #: may be ended at the deadline; otherwise it is only flagged as overdue
     interruptible: bool = False
+    #: the host restarts at its end: it has succeeded once the host runs again and check()
+    #: says that the goal is met, within the step's timeout. It is never begun a second time.
+    reboots: bool = False
     user: str | None = None
     roots: tuple[str, ...] = ()  #: nothing outside of these trees is removed
     diagnose: tuple[Op, ...] = ()  #: when it failed: commands whose output tells why

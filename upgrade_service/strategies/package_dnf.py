@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import configparser
+import fnmatch
 import pathlib
 import re
 
@@ -13,8 +14,9 @@ Change = package_tool.Change
 
 KEPT = '/var/cache/upgrade-service/packages'
 LOCKS = ('/var/lib/rpm/.rpm.lock', '/usr/lib/sysimage/rpm/.rpm.lock')
-#: scriptlets of rpm packages call systemctl; it does nothing then but link unit files
-_ENVIRONMENT = {'SYSTEMD_OFFLINE': '1'}
+#: scriptlets of rpm packages call systemctl; it does nothing then but link unit files.
+#: Debian's rpm looks for its database below HOME, so that is the same for every command.
+_ENVIRONMENT = {'SYSTEMD_OFFLINE': '1', 'HOME': package_tool.ENVIRONMENT['HOME']}
 #: headings of the table of a transaction -> whether what is below it goes away
 _SECTIONS = {
     'Installing': False, 'Upgrading': False, 'Downgrading': False, 'Reinstalling': False,
@@ -40,12 +42,20 @@ class Dnf(package_tool.Tool):
     # -- looking -------------------------------------------------------------------------------
 
     def installed(self, patterns: Iterable[str]) -> dict[str, str]:
-        """Ask rpm; EVR has an epoch only where there is one."""
+        """Ask rpm for all it has: several globs at once would have to fit together there.
+
+        EVR has an epoch only where there is one.
+        """
         patterns = list(patterns)
         if not patterns:
             return {}
-        said = self.look(*self._rpm, '-qa', '--qf', '%{NAME}\\t%{EVR}\\n', *patterns)
-        return dict(sorted(line.split('\t') for line in said.out.splitlines() if '\t' in line))
+        said = self.look(*self._rpm, '-qa', '--qf', '%{NAME}\\t%{EVR}\\n')
+        rows = [line.split('\t') for line in said.out.splitlines() if '\t' in line]
+        return {
+            name: version
+            for name, version in sorted(rows)
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        }
 
     def available(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Ask the repositories' metadata, as they were read last."""

@@ -96,7 +96,7 @@ def upgrade_packages(task: base.Task, layout: Layout, site: base.Site) -> base.J
 def _replace(task: base.Task, layout: Layout, goal: dict[str, str]) -> base.Job:
     wanted = layout.wanted(goal)
     noted = _noted(layout, goal, wanted)
-    job = layout.tool.change(wanted, task.step)
+    job = layout.tool.change(wanted, layout.mark(goal))
     since = layout.path_of(goal)
     return dataclasses.replace(
         job,
@@ -149,7 +149,11 @@ def _back(task: base.Task, layout: Layout, project: str | None) -> base.Job:
         )
     now = layout.tool.installed(record.before)
     before = {n: v for n, v in record.before.items() if now.get(n) != v}
-    job = layout.tool.back(before, task.step) if before else base.Job(ops=(), timeout=3600)
+    job = (
+        layout.tool.back(before, layout.mark(record.projects))
+        if before
+        else base.Job(ops=(), timeout=3600)
+    )
     names = [project] if project else sorted(record.projects)
     units = [u for name in names for u in _units(task, layout, name, bool(before))]
     known = layout.data(names[0])

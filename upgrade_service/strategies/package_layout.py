@@ -129,6 +129,10 @@ class Layout(layouts.Layout):
         name = hashlib.sha256(model.canonical(dict(projects)).encode()).hexdigest()[:16]
         return f'{self.records}/{name}.json'
 
+    def mark(self, projects: Mapping[str, str]) -> str:
+        """Return what a transaction is known by, there and back."""
+        return f'upgrade-service-{os.path.basename(self.path_of(projects)).removesuffix(".json")}'
+
     def record(self, project: str | None, projects: Mapping[str, str]) -> Record | None:
         """Find the newest record of a transaction that led to these versions."""
         try:

@@ -8,7 +8,7 @@ CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt
 need_tools() { # what a fresh Debian lacks
     local t miss=()
     for t in systemd-nspawn:systemd-container debootstrap:debootstrap ip:iproute2 nsenter:util-linux \
-            pgrep:procps bc:bc curl:curl ssh-keygen:openssh-client; do
+            pgrep:procps bc:bc curl:curl gpg:gnupg ssh-keygen:openssh-client; do
         command -v "${t%%:*}" >/dev/null || miss+=("${t##*:}")
     done
     [ ${#miss[@]} = 0 ] && return

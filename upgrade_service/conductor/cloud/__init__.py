@@ -29,6 +29,7 @@ RUNNERS: dict[str, Callable[[CloudTask], base.Outcome]] = {
 }
 
 recheck = instances.recheck
+survey = probes.survey
 
 
 def run(task: CloudTask) -> base.Outcome:
@@ -59,4 +60,4 @@ def run(task: CloudTask) -> base.Outcome:
         )
 
 
-__all__ = ['RUNNERS', 'CloudTask', 'Interrupted', 'recheck', 'run']
+__all__ = ['RUNNERS', 'CloudTask', 'Interrupted', 'recheck', 'run', 'survey']

@@ -21,6 +21,30 @@ def check_cloud(task: tasks.CloudTask) -> base.Outcome:
     )
 
 
+def survey(task: tasks.CloudTask) -> dict[str, str]:
+    """Return {host: binary} of the hosts with a service that is down, as the cloud says now.
+
+    What somebody has forced down is not news.
+    """
+    cloud = connect.connect(task.conf, task.cluster['cloud'])
+    known = connect.endpoints(cloud)
+    found: dict[str, str] = {}
+    if 'nova' in known:
+        for row in connect.pages(cloud.compute, '/os-services', 'services', services.COMPUTE):
+            if row.get('state') == 'down' and not row.get('forced_down'):
+                found[row['host']] = row['binary']
+    if 'neutron' in known:
+        for row in connect.pages(cloud.network, '/agents', 'agents'):
+            if not row['alive']:
+                found[row['host']] = row['binary']
+    if 'cinder' in known:
+        rows = connect.pages(cloud.block_storage, '/os-services', 'services', services.VOLUME)
+        for row in rows:
+            if row['state'] == 'down':
+                found[row['host'].partition('@')[0]] = row['binary']
+    return found
+
+
 def probe_cloud(task: tasks.CloudTask) -> base.Outcome:
     """Ask every API of the catalogue for a real answer."""
     projects = task.read('the catalogue', lambda cloud: sorted(connect.endpoints(cloud)))

@@ -13,6 +13,8 @@ from upgrade_service import model
 Engines = Mapping[str, Mapping[str, Any]]  #: host -> row of its engine
 Problems = Iterator[model.Problem]
 OURS = 'upgrade-service:'  #: what our disabled_reason begins with
+#: seconds that the clock of a host may be off: the default of [engine] clock_skew
+MAX_SKEW = 120.0
 SHOWN = 5  #: names listed in one message
 
 
@@ -24,6 +26,7 @@ def problems(
     found.extend(_engine_missing(inventory, engines))
     found.extend(_engine_down(inventory))
     found.extend(_stale_facts(inventory, facts_max_age))
+    found.extend(_clock_skew(inventory, engines))
     found.extend(_unknown_host(inventory, engines))
     for look in SERVICE_CHECKS:
         found.extend(p for s in inventory.services if (p := look(s)) is not None)
@@ -83,6 +86,25 @@ def _stale_facts(inventory: model.Inventory, max_age: float) -> Problems:
                 host=host.name,
                 message=f'What the engine on {host.name} reported is too old ({age}).',
                 hint='discover the cluster again; the engine is asked for fresh facts',
+            )
+
+
+def _clock_skew(inventory: model.Inventory, engines: Engines) -> Problems:
+    """Facts say when they were taken, by the clock of their host; the rows, when they came."""
+    for name, row in sorted(engines.items()):
+        told, came = (row.get('facts') or {}).get('at'), row.get('facts_at')
+        if name not in inventory.hosts or not isinstance(told, int) or came is None:
+            continue
+        off = (told - came) / 1000
+        if abs(off) > MAX_SKEW:
+            yield model.Problem(
+                code='clock_skew',
+                severity='blocking',
+                host=name,
+                message=f'The clock of {name} is {abs(off):.0f} s '
+                f'{"ahead of" if off > 0 else "behind"} that of the database.',
+                hint='set the clocks right (NTP); then discover the cluster again. An engine '
+                f'takes no order while they differ by more than {MAX_SKEW:.0f} s',
             )
 
 

@@ -74,7 +74,10 @@ class AtTarget(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         reached = set()
+        yield from self._of_hosts(paper)
         for step in paper.of('prefetch', 'upgrade_service', 'db_expand', 'db_contract'):
+            if step.project is None:
+                continue
             right = paper.wanted(step.project or '')
             commit = paper.request.policy['commits'].get(step.project)
             said_so = tuple(step.params.get(k) for k in ('version', 'release', 'commit'))
@@ -93,6 +96,14 @@ class AtTarget(Constraint):
                 yield f'{service.binary} on {service.host} is left behind'
             if here and not paper.behind(service):
                 yield f'{service.binary} on {service.host} is there already'
+
+    @staticmethod
+    def _of_hosts(paper: papers.Paper) -> Iterator[str]:
+        """Look at the steps that are about all projects of a host."""
+        for step in paper.of('check_host', 'prefetch', 'upgrade_packages'):
+            for project, version in step.params.get('projects', {}).items():
+                if version != paper.wanted(project):
+                    yield f'{said(step)} leads {project} to {version}'
 
 
 class StagesMeet(Constraint):
@@ -143,6 +154,9 @@ class NewCodeFirst(Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         fetched = {(s.host, s.project): s for s in paper.of('prefetch')}
+        for host in {host for host, project in fetched if project is None}:
+            step = fetched.pop((host, None))
+            fetched |= {(host, project): step for project in step.params['projects']}
         projects = {project for _, project in fetched}
         for step in paper.of('upgrade_service'):
             prefetch = fetched.get((step.host, step.project))
@@ -176,13 +190,42 @@ class DatabaseFirst(Constraint):
                     yield f'{said(paper.steps[then])} does not wait for step {first}'
 
 
+class PackagesTogether(Constraint):
+    """Where projects of a host change together: once, before anything of them restarts.
+
+    The new code of a database command is on its host by then, too.
+    """
+
+    NEW_CODE = ('upgrade_service', 'upgrade_check', 'db_expand', 'db_migrate', 'db_contract')
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        replaced: dict[str | None, model.Step] = {}
+        for step in paper.of('upgrade_packages'):
+            if step.host in replaced:
+                yield f'{said(step)} replaces the packages of {step.host} again'
+            replaced[step.host] = step
+        for step in paper.of(*self.NEW_CODE) if replaced else ():
+            packages = replaced.get(step.host)
+            if packages is None or step.project not in packages.params.get('projects', {}):
+                yield f'{said(step)} though no step brings its packages'
+            elif not paper.before(packages.ord, step.ord):
+                yield f'{said(step)} does not wait for its packages'
+
+
 class ProjectsInOrder(Constraint):
-    """A project's control plane follows those that the data name."""
+    """A project's control plane follows those that the data name.
+
+    Where a host's projects change together, that is true of each host, and of the first
+    switch of each project.
+    """
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         control = {p: steps for (p, plane), steps in paper.switches.items() if plane == 'control'}
         for first, then in order.hard_edges(control, paper.projects):
-            for a, b in itertools.product(control[first], control[then]):
+            pairs = list(itertools.product(control[first], control[then]))
+            if any(paper.of('upgrade_packages')):
+                pairs = [p for p in pairs if p[0].host == p[1].host] + pairs[:1]
+            for a, b in pairs:
                 if not paper.before(a.ord, b.ord):
                     yield f'{said(b)} does not wait for {said(a)}'
 
@@ -191,9 +234,9 @@ class OneControlHost(Constraint):
     """No two control services are out at once: their switches are one chain."""
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
-        for kind in ('upgrade_service', 'restart_service'):
+        for kinds in (('upgrade_packages', 'upgrade_service'), ('restart_service',)):
             chain = sorted(
-                (s for s in paper.of(kind) if paper.plane(s) == 'control'),
+                (s for s in paper.of(*kinds) if paper.plane(s) == 'control'),
                 key=lambda s: paper.position[s.ord],
             )
             for a, b in itertools.pairwise(chain):
@@ -226,6 +269,8 @@ class ControlBeforeData(Constraint):
 class HostSequence(Constraint):
     """A compute host is disabled, drained, upgraded, verified, enabled: in this order."""
 
+    WORK = ('upgrade_packages', 'upgrade_service', 'verify_host', 'verify_service')
+
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         drains = paper.request.policy['drain']['instances'] != 'none'
         for step in paper.of('upgrade_service'):
@@ -246,15 +291,10 @@ class HostSequence(Constraint):
                     yield f'{said(step)} is not between drain and enable'
             yield from self._verified(paper, host)
 
-    @staticmethod
-    def _work(paper: papers.Paper, host: str) -> list[model.Step]:
+    def _work(self, paper: papers.Paper, host: str) -> list[model.Step]:
         """Return what must happen inside the host's window."""
         stage = paper.window[host]['disable_host'].stage
-        return [
-            s
-            for s in paper.on[host]
-            if s.stage == stage and s.kind in ('upgrade_service', 'verify_host', 'verify_service')
-        ]
+        return [s for s in paper.on[host] if s.stage == stage and s.kind in self.WORK]
 
     def _verified(self, paper: papers.Paper, host: str) -> Iterator[str]:
         work = self._work(paper, host)
@@ -348,6 +388,7 @@ ORDER: tuple[Constraint, ...] = (
     PersonAsked(),
     NewCodeFirst(),
     DatabaseFirst(),
+    PackagesTogether(),
     ProjectsInOrder(),
     OneControlHost(),
     ControlBeforeData(),

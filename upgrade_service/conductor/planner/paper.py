@@ -128,7 +128,9 @@ class Paper:
         return hosts
 
     def plane(self, step: model.Step) -> str:
-        """Tell the plane of a step's services."""
+        """Tell the plane of a step's services; of a whole host, the one it serves then."""
+        if step.project is None:
+            return 'data' if step.stage in ('canary', 'data_plane') else 'control'
         data = self.projects.get(step.project or '')
         planes = {data.plane(binary) for binary in step.params.get('units', ())}
         return 'data' if planes == {'data'} else 'control'

@@ -20,6 +20,7 @@ def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Pro
         *hops.find_problems(scope),
         *_of_selection(scope),
         *_of_holders(scope),
+        *_of_shared_hosts(scope),
         *planned.problems,
     ]
     once = {(p.code, p.host, p.service): p for p in reversed(found)}
@@ -184,3 +185,19 @@ def _of_holders(scope: scopes.Scope) -> Iterator[model.Problem]:
                     + ('; move them, or accept it at start' if drained else ''),
                     acceptable=True,
                 )
+
+
+def _of_shared_hosts(scope: scopes.Scope) -> Iterator[model.Problem]:
+    """Name hosts whose guests are still there when their packages are replaced."""
+    if getattr(scope.strategy, 'unit_of_change', 'project') != 'host':
+        return
+    control = {c.host for c in scope.changes if c.plane == 'control'}
+    for name in sorted(control & set(scope.compute_hosts)):
+        yield model.Problem(
+            code='shared_packages',
+            severity='warning',
+            host=name,
+            message=f'{name} is a control host and holds instances: the packages of both change '
+            'at once, before it is drained',
+            hint='its nova-compute goes on with the code it has loaded, and restarts later',
+        )

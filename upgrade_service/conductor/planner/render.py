@@ -54,6 +54,8 @@ def _details(step: model.Step) -> str:
         return _moves(params)
     if step.kind == 'upgrade_service':
         return f'{params["from_version"]} -> {params["version"]}: {step.service}'
+    if 'projects' in params:
+        return ' '.join(f'{p}={v}' for p, v in params['projects'].items())
     if 'version' in params:
         return ' '.join(filter(None, (params['version'], step.service)))
     return step.service or ''

@@ -29,6 +29,19 @@ class Build:
     #: host -> numbers of the steps that others of the data plane wait for
     drained: dict[str, int] = dataclasses.field(default_factory=dict)
     enabled: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: host -> the step that replaced its packages, where projects of a host change together
+    packaged: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the strategy changes all projects of a host together."""
+        return bool(getattr(self.scope.strategy, 'unit_of_change', 'project') == 'host')
+
+    def goal(self, host: str) -> dict[str, Any]:
+        """Return the parameters of a step that is about all projects of a host."""
+        changes = [c for plane in ('control', 'data') for c in self.scope.of_host(host, plane)]
+        versions = {c.project: self.scope.versions[c.project] for c in changes}
+        return {'projects': versions, 'release': self.scope.request.to_release}
 
     def params(self, change: scopes.Change, **more: Any) -> dict[str, Any]:
         """Return the parameters of a step that brings a project to the target."""
@@ -84,25 +97,39 @@ def check(build: Build) -> None:
     build.draft.add('check_cloud', params={'fingerprint': fingerprint})
     if 'check_host' in getattr(build.scope.strategy, 'kinds', ()):
         for host in build.scope.hosts:
-            build.draft.add('check_host', host=host)
+            params = build.goal(host) if build.by_host else None
+            build.draft.add('check_host', host=host, params=params)
 
 
 def prepare(build: Build) -> None:
     """Install the new code beside the old everywhere, rehearse, and back up."""
-    fetched: dict[tuple[str, str], int] = {}
-    for change in sorted(build.scope.changes, key=lambda c: c.host):
-        if (change.host, change.project) not in fetched and 'prefetch' in build.kinds(change):
-            fetched[change.host, change.project] = build.add('prefetch', change)
+    fetched = dict(_prefetched(build))
     for project in build.scope.order:
         first = build.scope.first_control(project)
         if first is not None:
             _rehearse(build, first, fetched.get((first.host, project)))
 
 
+def _prefetched(build: Build) -> Iterator[tuple[tuple[str, str], int]]:
+    """Add what brings new code to hosts; yield ((host, project), step)."""
+    if build.by_host:
+        for host in build.scope.hosts:
+            step = build.draft.add('prefetch', host=host, params=build.goal(host))
+            yield from (((host, project), step) for project in build.goal(host)['projects'])
+        return
+    seen = set()
+    for change in sorted(build.scope.changes, key=lambda c: c.host):
+        key = change.host, change.project
+        if key not in seen and 'prefetch' in build.kinds(change):
+            seen.add(key)
+            yield key, build.add('prefetch', change)
+
+
 def _rehearse(build: Build, change: scopes.Change, ready: int | None) -> None:
     """Ask the new code's own check, then dump the databases, on the first control host."""
     data = build.data(change.project)
-    if 'upgrade_check' in data.commands:
+    # packages are not there beside the old ones: their check is asked once they are replaced
+    if 'upgrade_check' in data.commands and not build.by_host:
         ready = build.add('upgrade_check', change, [ready])
     if build.scope.request.policy['backup']['database'] and data.databases:
         build.add('backup_database', change, [ready])
@@ -115,6 +142,9 @@ def control_plane(build: Build) -> None:
     the restarts of all projects are one chain, so that no two APIs are out together. A project
     whose old and new code do not serve together stops first, on all hosts.
     """
+    if build.by_host:
+        _node_by_node(build)
+        return
     last: int | None = None
     for project in build.scope.order:
         ready = _old_migrations(build, project)
@@ -126,7 +156,55 @@ def control_plane(build: Build) -> None:
             last = ready = _look(build, change, [switched])
 
 
-def _old_migrations(build: Build, project: str) -> int | None:
+def _node_by_node(build: Build) -> None:
+    """Take one control host after the other, all of its projects together.
+
+    The first one to have the new code changes the databases, before anything restarts.
+    """
+    last: int | None = None
+    for host in _nodes(build.scope):
+        changes = build.scope.of_host(host, 'control')
+        first = [c for c in changes if build.scope.first_control(c.project) is c]
+        for change in first:
+            last = _old_migrations(build, change.project, last)
+        last = _packages(build, host, last)
+        for change in first:
+            if 'upgrade_check' in build.data(change.project).commands:
+                last = build.add('upgrade_check', change, [last])
+            if build.scope.stopped(change.project):
+                last = _stopped(build, change.project, [last])
+            last = _databases(build, change.project, last)
+        for change in changes:
+            switched = build.add('upgrade_service', change, [last], change.binaries)
+            last = _look(build, change, [switched])
+
+
+def _nodes(scope: scopes.Scope) -> list[str]:
+    """Return the control hosts, those first that have the earliest databases to change."""
+    place = {
+        first.host: n
+        for n, project in reversed(list(enumerate(scope.order)))
+        if (first := scope.first_control(project)) is not None
+    }
+    hosts = {c.host for c in scope.changes if c.plane == 'control'}
+    return sorted(hosts, key=lambda host: (place.get(host, len(scope.order)), host))
+
+
+def _packages(build: Build, host: str, last: int | None) -> int:
+    """Replace the packages of all projects of a host; nothing restarts by that."""
+    planes = [c for plane in ('control', 'data') for c in build.scope.of_host(host, plane)]
+    binaries = [binary for change in planes for binary in change.binaries]
+    build.packaged[host] = build.draft.add(
+        'upgrade_packages',
+        after=[last],
+        host=host,
+        binaries=binaries,
+        params={**build.goal(host), 'units': binaries},
+    )
+    return build.packaged[host]
+
+
+def _old_migrations(build: Build, project: str, last: int | None = None) -> int | None:
     """End the old release's own migrations, by its own code: undone by nothing, needed by all.
 
     A hop over a release needs that of every project that has any.
@@ -134,11 +212,12 @@ def _old_migrations(build: Build, project: str) -> int | None:
     change, data = build.scope.first_control(project), build.data(project)
     wanted = data.before.get('online_migrations') == 'current' or build.scope.skips
     if not wanted or 'online_migrations' not in data.commands:
-        return None
+        return last
     if change is None or not change.from_version:
-        return None
+        return last
     return build.draft.add(
         'online_migrations',
+        after=[last],
         host=change.host,
         project=project,
         ponr=False,
@@ -231,6 +310,8 @@ def _drain_params(drain: drains.Drain) -> dict[str, Any]:
 
 def _switched(build: Build, host: str, last: int | None) -> int | None:
     """Upgrade the data plane services of a host, in the order that the data ask for."""
+    if build.by_host and host not in build.packaged:
+        last = _packages(build, host, last)
     for change, binaries in data_groups(build.scope, host):
         last = build.add('upgrade_service', change, [last], binaries)
     return last

@@ -312,6 +312,9 @@ class TestHostileBus(ServiceCase):
             self._signed(real, trust.Signer.generate('mine'), steps=steps),
             self._signed(real, self._key_of('cmp1'), steps=steps),
             {**real, 'payload': real['payload'].replace('"attempt":1', '"attempt":9')},
+            {**real, 'payload': real['payload'].replace('"epoch":', '"epoch":9')},
+            {**real, 'payload': real['payload'] + ' ' * trust.MAX_PAYLOAD},
+            self._signed(real, self._key_of('cmp2'), steps=steps, epoch=999),
             {**real, 'sig': ''},
             {**real, 'sig': [1]},
             {**real, 'kid': {}},
@@ -330,9 +333,17 @@ class TestHostileBus(ServiceCase):
         for method in ('tick', 'stop', 'tell_facts', '_take', '_accept', '__init__', 'conf'):
             self.bus.cast(cmp1, method)
             self.bus.cast(cmp1, method, said={}, links=[])
+        self._flood(cmp1, real)
         for body in ({}, [], 'x', {'oslo.version': '2.0', 'oslo.message': '[]'}):
             self.bus.publish(cmp1, body)
         self._assert_it_goes_on(before, said)
+
+    def _flood(self, topic, real):
+        """Say a real order again and again, and twice at once in another order."""
+        for _ in range(50):
+            self.bus.cast(topic, 'order', env=real)
+        for message in reversed(self.heard['cmp1']):
+            self.bus.cast(topic, message['method'], **message['args'])
 
     def _assert_it_goes_on(self, before, said):
         """Nothing was done, each attempt to have something done is on record, all works."""
@@ -389,9 +400,15 @@ class TestHostileBus(ServiceCase):
             {**item, 'step': ['x']},
             {**item, 'what': {}},
             {**item, 'what': 'refused', 'reason': 'stale_epoch', 'current': 7},
+            {**item, 'what': 'teleported'},
+            {**item, 'attempt': 2**40},
+            {**item, 'upgrade': '../../etc'},
         ):
             self._report(other, 'cmp1', 'cmp1', nonsense)
             self._report(self._key_of('ctl1'), 'ctl1', 'ctl1', nonsense)
+        big = {**item, 'outcome': {**outcome, 'output': 'x' * trust.MAX_PAYLOAD}}
+        self._report(self._key_of('ctl1'), 'ctl1', 'ctl1', big)
+        self._report(self._key_of('ctl1'), 'ctl1', 'ctl1', item, v=2)
         self._cast('enroll', token='x', host='ctl1', pubkey='A' * 44)
         self._cast('enroll', token=None, host=[], pubkey={})
         self._cast('heartbeat', agent={'x': 1}, boot_id=None, version=7)
@@ -413,7 +430,7 @@ class TestHostileBus(ServiceCase):
     def _cast(self, method, **arguments):
         self.bus.cast(rpc.CONDUCTOR_TOPIC, method, **arguments)
 
-    def _report(self, signer, agent, host, item):
+    def _report(self, signer, agent, host, item, **more):
         said = {
             'v': 1,
             'type': 'report',
@@ -422,5 +439,6 @@ class TestHostileBus(ServiceCase):
             'boot_id': 'x',
             'at': 0,
             'items': [item],
+            **more,
         }
         self._cast('report', env=signer.seal(said))

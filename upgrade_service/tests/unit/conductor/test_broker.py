@@ -39,6 +39,9 @@ class Played:
     def recorded(self, agent, attempts):
         self.acks += attempts
 
+    def survey(self, owner, row):
+        pass
+
     def recheck(self, owner, row, node):
         self.looks.put(node.host)
 

@@ -91,6 +91,20 @@ class TestTake(base.TestCase):
         (move,) = taken.moves.values()
         self.assertEqual(('nodisk', ''), (move.error, move.output))
 
+    def test_what_is_not_known_is_neither_believed_nor_acknowledged(self):
+        self.assertEqual([], self._take(item('teleported'))[1])
+        self.assertEqual([], self.acks)
+        # a result that is not known is no success
+        _, moves = self._take(outcome('mostly_fine'))
+        self.assertEqual([('dispatched', 'unknown', 'unknown')], moves)
+
+    def test_an_epoch_that_is_not_beyond_ours_is_no_loss(self):
+        """A past owner's order came late; what it heard is not about this one."""
+        self.board = test_ready.board(('prefetch', 'a', [], {'state': 'dispatched', 'attempt': 1}))
+        self.board.epoch = 9
+        said = item('refused', reason='epoch_regressed', current={'epoch': 9, 'attempt': 1})
+        self.assertIsNone(outcomes.take(self.board, [said], 7).blocked)
+
 
 class TestLegible(base.TestCase):
     def test_what_engines_say_is_legible(self):

@@ -131,6 +131,14 @@ class MergeTest(base.TestCase):
             [('engine_down', 'blocking', 'cmp1')], self.problems([compute('cmp1')], rows)
         )
 
+    def test_clock_skew(self) -> None:
+        """When facts were taken, by the clock of the host; when they came, by the database's."""
+        for off, found in ((119_000, False), (121_000, True), (-119_000, False), (-121_000, True)):
+            row = agent('cmp1', nova('33.0.2', 'nova-compute'))
+            row['facts']['at'] = row['facts_at'] + off
+            expected = [('clock_skew', 'blocking', 'cmp1')] if found else []
+            self.assertEqual(expected, self.problems([compute('cmp1')], [row]), str(off))
+
     def test_stale_facts(self) -> None:
         for at in (NOW - 601_000, None):
             rows = [agent('cmp1', nova('33.0.2', 'nova-compute'), facts_at=at)]

@@ -63,6 +63,7 @@ class Listener:
 
 class EngineCase(base.TestCase):
     HOST = 'cmp1'
+    SHELL = Shell
 
     def setUp(self):
         super().setUp()
@@ -106,7 +107,7 @@ class EngineCase(base.TestCase):
             str(self.dir / 'state'),
             str(self.settings),
             bundle=self.bundle,
-            strategies={'noop': noop.NoopUpgradeStrategy(), 'shell': Shell()},
+            strategies={'noop': noop.NoopUpgradeStrategy(), 'shell': self.SHELL()},
         )
         if start:
             made.start()
@@ -133,7 +134,9 @@ class EngineCase(base.TestCase):
 
     def message(self, engine, kind, **body):
         now = facts.now()
-        common = {'v': 1, 'type': kind, 'aud': engine.id, 'upgrade': 'u', 'epoch': 1}
+        common = {'v': 1, 'type': kind, 'aud': engine.id}
+        if kind in ('order', 'revoke', 'probe'):
+            common |= {'upgrade': 'u', 'epoch': 1}
         return {**common, 'nbf': now - 1000, 'exp': now + 60_000, **body}
 
     def order(self, engine, *steps, signer=None, **body):
@@ -207,7 +210,7 @@ class TestOrders(EngineCase):
         engine = self.engine()
         self.order(engine, self.step('a'))
         self.until(lambda: len(self.items('a', 'outcome')) > 1)
-        told = {'v': 1, 'type': 'recorded', 'aud': engine.id, 'attempts': [['a', 1]]}
+        told = self.message(engine, 'recorded', attempts=[['a', 1]])
         self.api.recorded(engine.id, self.signer.seal(told))
         self.until(lambda: engine.parts.book.attempts['a', 1].state == 'recorded')
         self.assertEqual({}, engine.parts.reporter._due)

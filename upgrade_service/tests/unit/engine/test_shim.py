@@ -1,5 +1,6 @@
 """Real shim processes, on jobs of a few milliseconds."""
 
+import dataclasses
 import fcntl
 import http.server
 import os
@@ -186,7 +187,7 @@ class TestProcesses(ShimCase):
     def test_an_attempt_runs_once(self):
         mark = self.dir / 'mark'
         self.run_job(sh(f'echo x >> {mark}'))
-        second = self.runner._spawn(self.runner.directory(self.task.step, 1), self.task)
+        second = self.runner.spawn(self.task)
         self.assertEqual(3, second.wait(20))
         self.assertEqual('x\n', mark.read_text())
 
@@ -198,7 +199,9 @@ class TestProcesses(ShimCase):
         (place / 'job.json').write_bytes(
             (self.runner.directory(self.task.step, 1) / 'job.json').read_bytes()
         )
-        self.assertEqual(3, self.runner._spawn(place, self.task).wait(20))
+        self.assertEqual(
+            3, self.runner.spawn(dataclasses.replace(self.task, step='other')).wait(20)
+        )
         self.assertFalse(mark.exists())
 
     def test_the_deadline_ends_what_may_be_ended(self):

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 from upgrade_service.cmd import prepare
 
@@ -17,7 +18,7 @@ from oslo_config import cfg  # noqa: E402
 from oslo_messaging import conffixture  # noqa: E402
 
 from upgrade_service import conf as options  # noqa: E402
-from upgrade_service.engine import chain, journal, manager, runner  # noqa: E402
+from upgrade_service.engine import chain, journal, manager, reporter, runner  # noqa: E402
 from upgrade_service.tests.unit.engine import test_manager  # noqa: E402
 
 
@@ -33,13 +34,26 @@ def after(function):
     return wrapped
 
 
+def in_run(standing):
+    """Die as soon as the step is under way."""
+
+    def wait(self, step, attempt, *args):
+        while standing(self, step, attempt) is not runner.Standing.RUNNING:
+            time.sleep(0.01)
+        die()
+
+    return wait
+
+
 #: where it dies: what is put in the place of what
 POINTS = {
     'before accept': lambda: setattr(journal.Journal, 'append', die),
     'after accept': lambda: setattr(journal.Journal, 'append', after(journal.Journal.append)),
-    'before spawn': lambda: setattr(runner.Runner, '_spawn', die),
-    'after spawn': lambda: setattr(runner.Runner, '_spawn', after(runner.Runner._spawn)),
+    'before spawn': lambda: setattr(runner.Runner, 'spawn', die),
+    'after spawn': lambda: setattr(runner.Runner, 'spawn', after(runner.Runner.spawn)),
+    'in run': lambda: setattr(runner.Runner, 'wait', in_run(runner.Runner.standing)),
     'after outcome': lambda: setattr(chain.Chain, '_report', die),
+    'after report': lambda: setattr(reporter.Reporter, '_send', die),
 }
 
 

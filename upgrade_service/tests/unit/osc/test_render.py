@@ -206,6 +206,14 @@ class ProgressTestCase(base.TestCase):
         ):
             self.assertIsNone(progress.event_line(event, None))
 
+    def test_alarms_are_told_and_stay(self) -> None:
+        said = 'step 5 (prefetch on cmp1): its engine has not begun it'
+        event = {'kind': 'alarm', 'at': 1760000000000, 'detail': {'message': said}}
+        for more in ({}, {'step_id': 'step-5'}):
+            line = progress.event_line({**event, **more}, None)
+            self.assertEqual(f'08:53:20 attention: {said}', line)
+            self.assertTrue(progress.is_loud({**event, **more}))
+
     def test_gates_are_told_as_stages(self) -> None:
         gate = fake_api.step(5, 'gate', stage='prepare')
         event = {

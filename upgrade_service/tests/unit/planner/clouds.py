@@ -46,7 +46,13 @@ class PlainStrategy:
     steps = base.UpgradeStrategy.steps
 
 
-STRATEGIES = {'source': PlainStrategy()}
+class PackageStrategy(PlainStrategy):
+    """The planning half of a strategy that changes the projects of a host together."""
+
+    unit_of_change = 'host'
+
+
+STRATEGIES = {'source': PlainStrategy(), 'package': PackageStrategy()}
 
 
 def host_services(name: str, spec: Mapping[str, Any]) -> list[model.Service]:
@@ -82,7 +88,7 @@ def make_inventory(cloud: Mapping[str, Any]) -> model.Inventory:
             az=spec.get('az'),
             agent=f'agent-{name}',
             **(
-                {'agent_state': 'up', 'facts_age': 5.0, 'strategies': frozenset({'source'})}
+                {'agent_state': 'up', 'facts_age': 5.0, 'strategies': frozenset(STRATEGIES)}
                 | capacity
                 | spec.get('facts', {})
             ),
@@ -110,6 +116,7 @@ def make_request(cloud: Mapping[str, Any]) -> planner.Request:
         from_release=cloud.get('from', '2026.1'),
         to_release=cloud.get('to', '2026.2'),
         upgrade_id='test',
+        strategy=cloud.get('strategy', 'source'),
         policy=policy.merge_policy(cloud.get('policy')),
         selection=model.Selection(**selection),
     )

@@ -45,6 +45,13 @@ class TestRandomClouds(base.TestCase):
             found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
             self.assertEqual([], found, f'seed {seed}')
 
+    def test_accepted_by_packages(self):
+        for seed in range(60):
+            cloud = clouds.draw(seed) | {'strategy': 'package'}
+            plan, inventory, request = clouds.make_plan(cloud)
+            found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+            self.assertEqual([], found, f'seed {seed}')
+
     def test_same_again(self):
         for seed in range(20):
             first, second = (

@@ -242,6 +242,27 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
     ('lab', 'DatabaseFirst', unchain('upgrade_service', project='glance')),
     ('lab', 'DatabaseFirst', lambda s: drop(s, find(s, 'db_expand', project='nova'))),
     ('lab', 'DatabaseFirst', unchain('db_expand', project='nova')),
+    (
+        'packages',
+        'AtTarget',
+        lambda s: change(
+            s, find(s, 'upgrade_packages', 'cmp1'), params={'projects': {'nova': '33.0.2'}}
+        ),
+    ),
+    ('packages', 'NewCodeFirst', lambda s: drop(s, find(s, 'prefetch', 'cmp1'))),
+    ('packages', 'PackagesTogether', lambda s: drop(s, find(s, 'upgrade_packages', 'cmp1'))),
+    ('packages', 'PackagesTogether', lambda s: drop(s, find(s, 'upgrade_packages', 'ctl2'))),
+    ('packages', 'PackagesTogether', unchain('db_expand', project='keystone')),
+    (
+        'packages',
+        'PackagesTogether',
+        lambda s: change(
+            s, find(s, 'upgrade_packages', 'cmp1'), params={'projects': {'nova': '34.0.0'}}
+        ),
+    ),
+    ('packages', 'OneControlHost', unchain('upgrade_packages', host='ctl2')),
+    ('packages', 'ProjectsInOrder', unchain('upgrade_service', host='ctl1', project='nova')),
+    ('packages', 'HostSequence', unchain('upgrade_packages', host='cmp1')),
     ('lab', 'ProjectsInOrder', unchain('upgrade_service', project='placement')),
     ('two-controllers', 'OneControlHost', unchain('upgrade_service', host='ctl2', project='nova')),
     ('two-controllers', 'OneControlHost', unchain('restart_service', host='ctl2', project='nova')),

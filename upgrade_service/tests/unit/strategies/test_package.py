@@ -45,10 +45,7 @@ class PackageCase(base.TestCase):
         for path in ('projects.d', 'state'):
             (self.dir / path).mkdir()
         (self.dir / 'projects.d' / 'demo.yaml').write_text(demo.PROJECT)
-        self.tree = debs.Tree(self.dir)
-        self.addCleanup(self.tree.close)
-        self.offer(OLD)
-        self.tree.install(f'demo-api={OLD_DEB}', f'python3-demo={OLD_DEB}')
+        self.make_tree()
         self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}/'
         inside = ['/usr/sbin/chroot', str(self.tree.root), '/usr/bin/demo-api']
@@ -75,6 +72,17 @@ class PackageCase(base.TestCase):
         self.count = 0
         self.start_waits()
 
+    def make_tree(self):
+        """Make the system, with the old version of the project in it."""
+        self.tree = debs.Tree(self.dir)
+        self.addCleanup(self.tree.close)
+        self.offer(OLD)
+        self.tree.install(f'demo-api={OLD_DEB}', f'python3-demo={OLD_DEB}')
+
+    @staticmethod
+    def code(version):
+        return '#!/usr/bin/python3\n' + demo.CODE.format(version=version, extra='')
+
     def start_waits(self):
         """Wait until the old version answers."""
         end = time.monotonic() + 20
@@ -87,7 +95,7 @@ class PackageCase(base.TestCase):
 
     def offer(self, version, epoch='2:', postinst=POLICY, **more):
         """Put a version of the project into the repository."""
-        code = '#!/usr/bin/python3\n' + demo.CODE.format(version=version, extra='')
+        code = self.code(version)
         own = f'{epoch}{version}-1'
         self.tree.build(
             'python3-demo',
@@ -138,6 +146,7 @@ class PackageCase(base.TestCase):
         made = (self.strategy.undo if undo else self.strategy.run)(task, self.site())
         if isinstance(made, strategies.Outcome):
             return task, {**runner.of_outcome(made)}
+        self.last_job = made
         return task, self.runner.start(task, made, 'u')
 
     def do(self, kind, undo=False, **more):
