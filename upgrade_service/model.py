@@ -265,6 +265,14 @@ KINDS: dict[str, Kind] = {
     'online_migrations': Kind(
         'host', 'rewrite rows to the new form', ponr=True, timeout=86400, estimate=10
     ),
+    'stop_service': Kind(
+        'host',
+        'stop the services until all of them are upgraded',
+        disruptive=True,
+        undo=True,
+        timeout=900,
+        estimate=5,
+    ),
     'upgrade_service': Kind(
         'host',
         'switch to the new version and restart',

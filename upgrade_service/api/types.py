@@ -134,14 +134,26 @@ class Summary(Resource):
     problems = [Problem]
 
 
+class Leg(Resource):
+    """One hop of a path: how each project makes it, and whose API is out for how long."""
+
+    source = TEXT
+    target = TEXT
+    projects = {TEXT: TEXT}
+    down = COUNTS
+
+
 class Path(Resource):
-    """A release that can be reached."""
+    """A release that can be reached; one upgrade makes one of the hops."""
 
     to = TEXT
     name = TEXT
     hops = TEXTS
+    stops = TEXTS
     slurp = bool
     projects = {TEXT: TEXT}
+    down = COUNTS
+    legs = [Leg]
 
 
 class Link(Resource):

@@ -16,6 +16,7 @@ from upgrade_service.db.asked import Asked, Repeated, answer_get, answers_sweep
 from upgrade_service.db.audit import audited, grants, upgrade_of, verify
 from upgrade_service.db.base import configure, get_engine, now
 from upgrade_service.db.clusters import (
+    binary_hosts,
     cluster_create,
     cluster_delete,
     cluster_discover,
@@ -75,6 +76,7 @@ __all__ = [
     'answer_get',
     'answers_sweep',
     'audited',
+    'binary_hosts',
     'cluster_create',
     'cluster_delete',
     'cluster_discover',

@@ -274,6 +274,20 @@ def service_summary(ctx: Context, cluster_id: str) -> list[Row]:
     return sorted(found, key=lambda r: (r['project'], r['release'] or ''))
 
 
+def binary_hosts(ctx: Context, cluster_id: str) -> list[Row]:
+    """Count the hosts of each binary: [{project, binary, hosts}]."""
+    s = models.Service
+    query = (
+        sa.select(s.project, s.binary, sa.func.count(sa.distinct(s.host)))
+        .where(s.cluster_id == cluster_id)
+        .group_by(s.project, s.binary)
+        .order_by(s.project, s.binary)
+    )
+    with base.reader(ctx) as session:
+        rows = session.execute(query).all()
+    return [{'project': r[0], 'binary': r[1], 'hosts': int(r[2])} for r in rows]
+
+
 def problem_list(
     ctx: Context, cluster_id: str | None = None, upgrade_id: str | None = None
 ) -> list[Row]:

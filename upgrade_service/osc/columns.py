@@ -49,6 +49,14 @@ class Pairs(FormattableColumn[Any]):
         )
 
 
+class Outages(FormattableColumn[Any]):
+    """What is out, and for how many seconds."""
+
+    def human_readable(self) -> str:
+        """Write `heat 46 s, manila 1 min`."""
+        return ', '.join(f'{k} {duration(v)}' for k, v in (self._value or {}).items())
+
+
 class Progress(Pairs):
     """How far an upgrade or a step is; what else a step keeps there is for its owner."""
 
@@ -122,6 +130,7 @@ FORMATS: dict[str, type[FormattableColumn[Any]]] = {
     ),
     'points_of_no_return': Steps,
     'progress': Progress,
+    'down': Outages,
     **dict.fromkeys(
         ('properties', 'hosts', 'selection', 'projects', 'detail', 'params', 'policy'),
         Pairs,
@@ -135,6 +144,7 @@ _TAKES: dict[type[FormattableColumn[Any]], tuple[type, ...]] = {
     Steps: (list, tuple),
     Pairs: (dict,),
     Progress: (dict,),
+    Outages: (dict,),
     Seconds: (int, float),
 }
 

@@ -114,7 +114,7 @@ def _count(n: int, noun: str) -> str:
 
 
 #: kinds that take a service away for a moment: their order across hosts is what matters
-RESTARTS = frozenset({'upgrade_service', 'restart_service'})
+RESTARTS = frozenset({'stop_service', 'upgrade_service', 'restart_service'})
 
 
 @dataclasses.dataclass

@@ -88,6 +88,9 @@ class Path(_Resource):
     cluster_ref = resource.URI('cluster_ref')
     to = resource.Body('to')
     hops = resource.Body('hops')
+    stops = resource.Body('stops')
+    down = resource.Body('down')
+    legs = resource.Body('legs')
     slurp = resource.Body('slurp')
     projects = resource.Body('projects')
 

@@ -1,8 +1,10 @@
 """Reads the project data: one YAML file per project, checked against ``schema.json``.
 
 A site adds or overrides facts with files of the same shape in ``projects.d``; a file
-for a known project needs only the keys that differ. The digest names the facts that a
-plan was made with: an engine with other facts refuses its orders.
+for a known project needs only the keys that differ: mappings are merged key by key,
+sources are added, everything else is replaced, and a key that is null goes away. The
+digest names the facts that a plan was made with: an engine with other facts refuses its
+orders.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,9 +18,11 @@ import jsonschema
 import yaml
 
 from upgrade_service import exception, model
+from upgrade_service.projects import releases as releases_data
 
 _HERE = pathlib.Path(__file__).parent
-_RELEASES = 'openstack-releases.yaml'
+#: files beside the projects' own, with loaders of their own
+_OTHERS = frozenset({'openstack-releases.yaml', 'wheel-facts.yaml'})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,7 @@ class Binary:
     name: str
     plane: str  #: 'control' or 'data'
     start: int = 1  #: services of a host with a lower number are upgraded first
+    wave: int = 1  #: control plane: those of a lower wave are upgraded first, on all hosts
     record: str | None = None  #: cloud API that lists it: 'compute', 'network', 'volume'
     serves: str | None = None  #: 'routers' or 'networks' that it carries for tenants
     after: tuple[str, ...] = ()  #: binaries that go before it on the same host
@@ -40,6 +45,8 @@ class Command:
 
     argv: tuple[str, ...]  #: a literal '{config}' stands for the project's `config.args`
     code: str  #: whose script: 'target' or 'current'
+    source: str
+    proof: str
     #: exit status -> done, again, stop, warning, broken, failed; others: failed
     exits: Mapping[int, str] = dataclasses.field(default_factory=lambda: {0: 'done'})
 
@@ -56,32 +63,58 @@ class After:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Project:
-    """What is known of one OpenStack project; attributes are the keys of its file."""
+    """What is known of one project or piece of infrastructure: the keys of its file."""
 
     project: str
-    distribution: str
-    module: str
     summary: str
     sources: tuple[Mapping[str, str], ...]
-    upgrade: Mapping[str, Any]  #: {rolling, skip_level, source, proof}
     services: Mapping[str, Binary]
-    commands: Mapping[str, tuple[Command, ...]]
-    prove: Mapping[str, tuple[str, ...]]  #: {imports, control, data, scripts}
+    kind: str = 'project'  #: or 'infrastructure': upgraded before any project
+    cadence: str = 'coordinated'  #: or 'independent': its versions belong to no release
+    distribution: str = ''
+    module: str = ''
+    #: {adjacent, slurp}: {manner, source, proof} of a hop to the next release, and SLURP to SLURP
+    upgrade: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    commands: Mapping[str, tuple[Command, ...]] = dataclasses.field(default_factory=dict)
+    #: {imports, control, data, scripts}
+    prove: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     after: tuple[After, ...] = ()
     config: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     databases: tuple[str, ...] = ()
     before: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finish: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    targets: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: release -> version
+    #: {series, step, source, proof}: versions in their order, and which step between them is legal
+    versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: {members, source, proof}: binaries of which no two hosts are ever out together
+    quorum: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: {code, when, text, source, proof}: what a person has to do 'before' or 'after'
+    manual: tuple[Mapping[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """The name of the deliverable."""
         return self.project
 
+    @property
+    def independent(self) -> bool:
+        """Whether its versions belong to no release; it changes only if a target is named."""
+        return self.kind == 'infrastructure' or self.cadence == 'independent'
+
+    def target(self, release: str, releases: releases_data.Releases) -> str | None:
+        """Return the version that a release (its id) means: a site's choice, or the newest."""
+        newest = None if self.independent else releases.latest(self.project, release)
+        return self.targets.get(release, newest)
+
     def plane(self, binary: str) -> str:
         """Tell the plane of a binary; one that the data do not know is of the control plane."""
         known = self.services.get(binary)
         return known.plane if known else 'control'
+
+    def wave(self, binary: str) -> int:
+        """Tell the wave of a binary."""
+        known = self.services.get(binary)
+        return known.wave if known else 1
 
 
 class Projects:
@@ -134,7 +167,7 @@ def load_projects(overrides_dir: str | None = None) -> Projects:
 def _packaged() -> dict[str, dict[str, Any]]:
     raw = {}
     for path in sorted(_HERE.glob('*.yaml')):
-        if path.name != _RELEASES:
+        if path.name not in _OTHERS:
             data = _read(path)
             _check(data, path.name)
             raw[data['project']] = data
@@ -159,7 +192,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        if key == 'sources' and isinstance(value, list):
+            value = [*merged.get(key, ()), *value]
         merged[key] = _merge(merged[key], value) if both else value
+        if value is None:
+            del merged[key]
     return merged
 
 
@@ -170,30 +207,61 @@ def _schema() -> jsonschema.Draft202012Validator:
 
 def _check(data: Mapping[str, Any], name: str) -> None:
     # JSON has no integer keys: exit statuses are checked as the text they would be
-    problems = _schema().iter_errors(json.loads(json.dumps(data)))
-    for problem in problems:
+    problem = jsonschema.exceptions.best_match(_schema().iter_errors(json.loads(json.dumps(data))))
+    if problem is not None:
         field = '.'.join([name, *map(str, problem.absolute_path)])
-        raise exception.Invalid(field=field, rule=problem.message)
+        raise exception.Invalid(field=field, rule=_rule(problem))
     known = {source['id'] for source in data['sources']}
-    for fact in [data['upgrade'], *data.get('after', ())]:
+    for field, fact in _facts(data, name):
         if fact['source'] not in known:
-            raise exception.Invalid(field=name, rule=f'source {fact["source"]} is not listed')
+            rule = f'source {fact["source"]} is not listed; there are: {", ".join(sorted(known))}'
+            raise exception.Invalid(field=field, rule=rule)
+    for binary, facts in data['services'].items():
+        if binary in facts.get('after', ()):
+            raise exception.Invalid(field=f'{name}.services.{binary}', rule='comes after itself')
+
+
+def _rule(problem: jsonschema.ValidationError) -> str:
+    """Say what is wrong in one line, whatever was in the file."""
+    if problem.validator == 'not':
+        return 'infrastructure has `versions` and `quorum`, not `upgrade`'
+    return problem.message if len(problem.message) < 300 else f'breaks {problem.validator}'
+
+
+def _facts(data: Any, field: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Yield (where, fact) of everything that names its source."""
+    if isinstance(data, Mapping):
+        if 'source' in data:
+            yield field, data
+        for key, value in data.items():
+            yield from _facts(value, f'{field}.{key}')
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _facts(value, f'{field}.{number}')
+
+
+#: keys of a file that are taken as they are
+_PLAIN = (
+    'project', 'kind', 'cadence', 'distribution', 'module', 'summary', 'upgrade', 'before',
+    'finish', 'targets', 'versions', 'quorum',
+)  # fmt: skip
 
 
 def _project(data: Mapping[str, Any]) -> Project:
     services = {name: _binary(name, facts) for name, facts in data['services'].items()}
-    commands = {kind: tuple(_command(c) for c in some) for kind, some in data['commands'].items()}
+    commands = {
+        kind: tuple(_command(c) for c in some) for kind, some in data.get('commands', {}).items()
+    }
     return Project(
-        **{key: data[key] for key in ('project', 'distribution', 'module', 'summary', 'upgrade')},
+        **{key: data[key] for key in _PLAIN if key in data},
         sources=tuple(data['sources']),
         services=services,
         commands=commands,
         after=tuple(After(**edge) for edge in data.get('after', ())),
-        prove=_tuples(data['prove']),
+        prove=_tuples(data.get('prove', {})),
         config=_tuples(data.get('config', {})),
         databases=tuple(data.get('databases', ())),
-        before=data.get('before', {}),
-        finish=data.get('finish', {}),
+        manual=tuple(data.get('manual', ())),
     )
 
 
@@ -203,7 +271,7 @@ def _binary(name: str, facts: Mapping[str, Any]) -> Binary:
 
 def _command(data: Mapping[str, Any]) -> Command:
     exits = {int(status): meaning for status, meaning in data.get('exits', {0: 'done'}).items()}
-    return Command(argv=tuple(data['argv']), code=data['code'], exits=exits)
+    return Command(**{**data, 'argv': tuple(data['argv']), 'exits': exits})
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -99,6 +99,12 @@ class Releases:
         return max(same, default=None)
 
 
+def leading_number(version: str) -> str | None:
+    """Return the dotted number of a version without epoch and revision: '2:33.0.2-1' -> 33.0.2."""
+    match = _NUMBERS.match(version.strip())
+    return match.group(1) if match else None
+
+
 @functools.cache
 def load() -> Releases:
     """Return the packaged release data; they are read once."""

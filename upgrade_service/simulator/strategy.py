@@ -15,7 +15,8 @@ from upgrade_service.strategies import base
 
 _KINDS = frozenset({
     'check_host', 'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate',
-    'db_contract', 'online_migrations', 'upgrade_service', 'restart_service', 'reset_records',
+    'db_contract', 'online_migrations', 'stop_service', 'upgrade_service', 'restart_service',
+    'reset_records',
     'verify_host',
 })  # fmt: skip
 
@@ -52,6 +53,12 @@ class SimulatedUpgradeStrategy(base.UpgradeStrategy):
         except client.HostError as e:
             again = 'retry the step' if e.status else 'is the simulator running?'
             return base.Outcome(result=base.Result.FAILED, rc=1, error=f'{e}; {again}')
+
+    def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
+        """Switch back to the version before, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return _units(task, site, 'start')
+        return self.run(task, site)
 
     def _project(self, task: base.Task, site: base.Site) -> dict[str, Any]:
         found = self.facts(site)['projects'].get(task.project)
@@ -100,6 +107,17 @@ def _restart(self: SimulatedUpgradeStrategy, task: base.Task, site: base.Site) -
     return self.settled(task, site)
 
 
+def _stop(self: SimulatedUpgradeStrategy, task: base.Task, site: base.Site) -> base.Outcome:
+    return _units(task, site, 'stop')
+
+
+def _units(task: base.Task, site: base.Site, verb: str) -> base.Outcome:
+    for binary in task.params.get('units') or ():
+        path = ('units', f'{binary}.service')
+        client.call(site.settings['url'], site.host, *path, body={'do': verb})
+    return base.Outcome(result=base.Result.SUCCEEDED)
+
+
 def _verify(self: SimulatedUpgradeStrategy, task: base.Task, site: base.Site) -> base.Outcome:
     if task.project:
         return self.settled(task, site)
@@ -121,6 +139,7 @@ def _note(self: SimulatedUpgradeStrategy, task: base.Task, site: base.Site) -> b
 
 _ACTIONS: dict[str, Action] = {
     'upgrade_service': _upgrade,
+    'stop_service': _stop,
     'restart_service': _restart,
     'verify_host': _verify,
     'check_host': _check,

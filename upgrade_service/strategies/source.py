@@ -83,6 +83,7 @@ _JOBS: dict[str, _Maker] = {
     'db_contract': source_jobs.commands,
     'online_migrations': source_jobs.commands,
     'reset_records': source_jobs.commands,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
@@ -156,6 +157,12 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'check_host':
             return self._check_host(task, layout)
         return _JOBS[task.kind](task, layout, site)
+
+    def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
+        """Switch back to the version that it came from, or start what was stopped."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
+        return self.run(task, site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:
         project = str(task.project)

@@ -122,6 +122,19 @@ def _switch(layout: Layout, project: str, version: str) -> Op:
     )
 
 
+def stop_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
+    """Stop units; `upgrade_service` starts them again, with the new code."""
+    project = layout.data(task.project)
+    names = [u.name for u in layout.chosen(project.name, task.params.get('units'))]
+    stop = Op(
+        do='run',
+        title=f'stop {", ".join(names)}',
+        argv=(layout.systemctl, 'stop', '--', *names),
+        timeout=int(layout.settings.get('restart_timeout', 600)),
+    )
+    return base.Job(ops=(stop,), timeout=1800)
+
+
 def restart_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
     """Restart units, so that they look anew at what the others can do."""
     project = layout.data(task.project)

@@ -90,19 +90,38 @@ def _flat(values: Mapping[str, Any], above: str = '') -> Iterator[tuple[str, str
 
 def projects() -> Rows:
     """Return the projects that can be upgraded, and how."""
-    rows: Rows = [('Project', 'Services', 'Two releases at a time', 'SLURP to SLURP')]
+    rows: Rows = [('Project', 'Services', 'To the next release', 'SLURP to SLURP')]
     known = loader.load_projects()
-    for name in known.names():
-        data = known.get(name)
-        yes = {True: 'yes', False: 'no'}
-        rows.append(
-            (
-                data.summary,
-                ', '.join(code(b) for b in data.services),
-                yes[bool(data.upgrade.get('rolling'))],
-                yes[bool(data.upgrade.get('skip_level'))],
+    for data in map(known.get, known.names()):
+        if data.kind == 'project':
+            hops = [manner(data.upgrade[hop]) for hop in ('adjacent', 'slurp')]
+            rows.append((data.summary, ', '.join(code(b) for b in data.services), *hops))
+    return rows
+
+
+def manner(fact: Mapping[str, str]) -> str:
+    """Say how a hop is made, and whether anybody has said so."""
+    return fact['manner'] + (' (unproven)' if fact['proof'] == 'none' else '')
+
+
+def infrastructure() -> Rows:
+    """Return what is known of infrastructure: versions, and what stays up together."""
+    rows: Rows = [('Infrastructure', 'Services', 'Series', 'Steps', 'One host at a time')]
+    known = loader.load_projects()
+    for data in map(known.get, known.names()):
+        if data.kind == 'infrastructure':
+            rule, members = data.versions, data.quorum.get('members', ())
+            rows.append(
+                (
+                    data.summary,
+                    ', '.join(code(b) for b in data.services),
+                    ', '.join(rule['series']),
+                    {'next': 'none skipped', 'lts': 'LTS to LTS', 'any': 'any later'}[
+                        rule['step']
+                    ],
+                    ', '.join(code(b) for b in members),
+                )
             )
-        )
     return rows
 
 
@@ -118,6 +137,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     'refusals': lambda: sentences('Code', accept.REASONS),
     'policy': policy,
     'projects': projects,
+    'infrastructure': infrastructure,
 }
 
 

@@ -134,10 +134,19 @@ def problems(ask: Ask) -> Answer:
 
 def source_release(ask: Ask, cluster_id: str) -> str | None:
     """Return the oldest release of a cluster's services; None before a discovery."""
+    return oldest(ask, cluster_id)[0]
+
+
+def oldest(ask: Ask, cluster_id: str) -> tuple[str | None, str]:
+    """Return the oldest release of a cluster's services, and which services are at it."""
     graph = releases.load()
-    ids = {c['release'] for c in db_api.service_summary(ask.ctx, cluster_id) if c['release']}
-    known = [r for r in map(graph.get, ids) if r is not None]
-    return min(known).id if known else None
+    counts = db_api.service_summary(ask.ctx, cluster_id)
+    known = [r for c in counts if (r := graph.get(c['release'] or '')) is not None]
+    if not known:
+        return None, ''
+    first = min(known).id
+    there = [f'{c["total"]} of {c["project"]}' for c in counts if c['release'] == first]
+    return first, ', '.join(there)
 
 
 def paths(ask: Ask) -> Answer:
@@ -150,8 +159,21 @@ def paths(ask: Ask) -> Answer:
             f'run `openstack upgrade cluster discover` first'
         )
     projects = loader.load_projects(ask.conf.conductor.projects_dir)
-    present = {c['project'] for c in db_api.service_summary(ask.ctx, cluster['id'])}
-    found = release_paths.paths_from(releases.load(), source, projects)
-    for path in found:
-        path['projects'] = {k: v for k, v in path['projects'].items() if k in present}
-    return Answer({'paths': [types.Path.of(path) for path in found]})
+    hosts = _control_hosts(ask, cluster['id'], projects)
+    found = release_paths.paths_from(releases.load(), source, projects, hosts)
+    return Answer({'paths': [_path(path) for path in found]})
+
+
+def _path(path: Row) -> types.Resource:
+    return types.Path.of(path, legs=[types.Leg.of(leg) for leg in path['legs']])
+
+
+def _control_hosts(ask: Ask, cluster_id: str, projects: loader.Projects) -> dict[str, int]:
+    """Return on how many hosts the control plane of each project is that is there."""
+    found: dict[str, int] = {}
+    for row in db_api.binary_hosts(ask.ctx, cluster_id):
+        if row['project'] in projects:
+            control = projects.get(row['project']).plane(row['binary']) == 'control'
+            hosts = row['hosts'] if control else 0
+            found[row['project']] = max(hosts, found.get(row['project'], 0))
+    return found

@@ -30,8 +30,8 @@ def values(ask: Ask) -> Row:
     """
     body = ask.body
     cluster = db_api.cluster_get(ask.ctx, body['cluster'])
-    source = clusters.source_release(ask, cluster['id'])
-    paths.check_target(releases.load(), source, body['to_release'])
+    source, oldest = clusters.oldest(ask, cluster['id'])
+    paths.check_target(releases.load(), source, body['to_release'], oldest)
     target = releases.load().get(body['to_release'])
     strategy = _strategy(ask)
     merged = merged_policy(ask, body.get('policy', {}))

@@ -173,7 +173,8 @@ def _unknown_version(inventory: model.Inventory, projects: Any) -> Problems:
             or key in seen
             or host.agent_state != 'up'
             or host.facts_age is None
-            or projects.by_binary(service.binary) is None
+            or (project := projects.by_binary(service.binary)) is None
+            or (project.independent and service.version)
         ):
             continue
         seen.add(key)

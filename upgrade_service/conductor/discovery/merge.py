@@ -167,7 +167,7 @@ def _roles(services: Iterable[model.Service], projects: Any) -> frozenset[str]:
     for service in services:
         project = projects.by_binary(service.binary)
         binary = project.services[service.binary] if project else None
-        if binary is None:
+        if binary is None or project.kind == 'infrastructure':
             continue
         if binary.plane == 'control':
             roles.add('control')

@@ -11,6 +11,7 @@ import itertools
 from upgrade_service import model
 from upgrade_service.conductor.planner import order
 from upgrade_service.conductor.planner import paper as papers
+from upgrade_service.projects import facts as wheel_facts
 
 _STAGE = {stage: n for n, stage in enumerate(model.STAGES)}
 
@@ -86,8 +87,7 @@ class AtTarget(Constraint):
             wanted = (
                 paper.behind(service)
                 and service.project in paper.projects
-                and paper.request.selects_project(service.project)
-                and paper.request.selects(paper.inventory.hosts.get(service.host))
+                and paper.selected(service)
             )
             if wanted and not here:
                 yield f'{service.binary} on {service.host} is left behind'
@@ -125,10 +125,17 @@ class PersonAsked(Constraint):
             old_code = step.kind == 'online_migrations' and step.params.get(
                 'version'
             ) == step.params.get('from_version')
-            if step.what.ponr and not step.ponr and not old_code:
+            harmless = old_code or self._empty(paper, step)
+            if step.what.ponr and not step.ponr and not harmless:
                 yield f'{said(step)} is a point of no return and does not say so'
             if step.ponr and step.stage != 'finish':
                 yield f'{said(step)} is a point of no return before the stage finish'
+
+    @staticmethod
+    def _empty(paper: papers.Paper, step: model.Step) -> bool:
+        """Tell whether the wheels say that a contract step changes nothing."""
+        known = step.kind == 'db_contract' and step.project is not None
+        return known and wheel_facts.contracts(*paper.wheels(step.project or '')) is False
 
 
 class NewCodeFirst(Constraint):

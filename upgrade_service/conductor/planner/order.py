@@ -1,7 +1,8 @@
 """The order between projects: a partial order of the data, made a list.
 
 Hard edges are documented by the projects themselves and must hold; soft ones are good
-practice and are given up where they would close a cycle.
+practice and are given up where they would close a cycle. Infrastructure goes before every
+project: what is upgraded on top of it finds it whole.
 """
 
 from collections.abc import Iterable
@@ -37,10 +38,10 @@ def hard_edges(names: Iterable[str], projects: loader.Projects) -> list[tuple[st
 
 
 def _parents(name: str, names: Iterable[str], projects: loader.Projects, soft: bool) -> set[str]:
-    return {
-        edge.project
-        for edge in projects.get(name).after
-        if edge.project in names and (soft or not edge.soft)
+    own = projects.get(name)
+    below = {n for n in names if projects.get(n).kind == 'infrastructure'}
+    return (set() if own.kind == 'infrastructure' else below) | {
+        edge.project for edge in own.after if edge.project in names and (soft or not edge.soft)
     }
 
 

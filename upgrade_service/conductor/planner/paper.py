@@ -11,7 +11,8 @@ import functools
 
 from upgrade_service import model
 from upgrade_service.conductor.planner import request as requests
-from upgrade_service.projects import loader
+from upgrade_service.projects import facts as wheel_facts
+from upgrade_service.projects import loader, paths
 from upgrade_service.projects import releases as releases_data
 
 
@@ -24,6 +25,7 @@ class Paper:
     request: requests.Request
     projects: loader.Projects
     releases: releases_data.Releases
+    facts: wheel_facts.WheelFacts = dataclasses.field(default_factory=wheel_facts.load)
 
     @functools.cached_property
     def steps(self) -> Mapping[int, model.Step]:
@@ -149,17 +151,46 @@ class Paper:
 
     def behind(self, service: model.Service) -> bool:
         """Tell whether a service is older than the target, unknown, or of another commit."""
+        project = self.projects.get(service.project) if service.project in self.projects else None
         if service.project in self.request.policy['commits']:
             return service.version != self.wanted(service.project)
+        if project is not None and project.independent:
+            return self.wanted(project.name) not in ('', service.version)
         release = self.releases.get(service.release or '')
         target = self.releases.get(self.request.to_release)
         return release is None or target is None or release < target
 
     def wanted(self, project: str) -> str:
         """Return the version that a project is to reach: a tag, or a tag and a commit."""
-        tag = self.releases.latest(project, self.request.to_release)
+        release = self.request.to_release
+        known = project in self.projects
+        tag = self.projects.get(project).target(release, self.releases) if known else None
         commit = self.request.policy['commits'].get(project)
         return f'{tag}+g{commit[:12]}' if tag and commit else tag or ''
+
+    @functools.cached_property
+    def hop(self) -> tuple[releases_data.Release, releases_data.Release] | None:
+        """Where the plan leads from, and to; None: a release is not known."""
+        source = self.releases.get(self.request.from_release)
+        target = self.releases.get(self.request.to_release)
+        return (source, target) if source and target else None
+
+    def manner(self, project: str) -> str:
+        """Tell how a project makes the hop."""
+        if self.hop is None:
+            return 'cold'
+        return paths.manner(self.projects.get(project), *self.hop, self.facts)
+
+    def wheels(self, project: str) -> tuple[wheel_facts.Facts | None, wheel_facts.Facts | None]:
+        """Return what the wheels of a project say of themselves: where from, and where to."""
+        ends = self.request.from_release, self.request.to_release
+        return self.facts.of(project, ends[0]), self.facts.of(project, ends[1])
+
+    def selected(self, service: model.Service) -> bool:
+        """Tell whether the upgrade may touch a service."""
+        return self.request.selects_project(service.project) and self.request.selects(
+            self.inventory.hosts.get(service.host)
+        )
 
     def named(self, host: str, *codes: str) -> bool:
         """Tell whether the plan itself names such a problem of a host."""

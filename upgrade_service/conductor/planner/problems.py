@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from upgrade_service import model
 from upgrade_service.conductor.planner import drain as drains
+from upgrade_service.conductor.planner import hops
 from upgrade_service.conductor.planner import scope as scopes
-from upgrade_service.projects import paths
 
 #: seconds after which an engine's facts are too old to plan with
 FACTS_MAX_AGE = 600
@@ -17,6 +17,7 @@ def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Pro
         *_of_inventory(scope),
         *_of_engines(scope),
         *_of_projects(scope),
+        *hops.find_problems(scope),
         *_of_selection(scope),
         *_of_holders(scope),
         *planned.problems,
@@ -104,8 +105,6 @@ def _engine_fault(host: model.Host, strategy: str) -> tuple[str, str, str] | Non
 
 
 def _of_projects(scope: scopes.Scope) -> Iterator[model.Problem]:
-    target = scope.releases.get(scope.request.to_release)
-    source = scope.releases.get(scope.request.from_release)
     for name in scope.order:
         if not scope.versions[name]:
             yield model.Problem(
@@ -114,16 +113,6 @@ def _of_projects(scope: scopes.Scope) -> Iterator[model.Problem]:
                 service=name,
                 message=f'no version of {name} in {scope.request.to_release} is known',
                 hint='tools/refresh-releases, or leave it out with skip_projects',
-            )
-        if source and target and paths.manner(scope.projects.get(name), source, target) == 'cold':
-            yield model.Problem(
-                code='cold_upgrade',
-                severity='blocking',
-                service=name,
-                acceptable=True,
-                message=f'{name} does not run in two versions across this hop: its API is out '
-                'until all of its services are upgraded',
-                hint='accept it at start, or go by way of the release between',
             )
     for change in scope.changes:
         if change.from_version is None:
@@ -142,7 +131,9 @@ def _too_old(scope: scopes.Scope) -> Iterator[model.Problem]:
     source = scope.releases.get(scope.request.from_release)
     for service in scope.inventory.services:
         release = scope.releases.get(service.release or '')
-        if release and source and release < source and service.project in scope.versions:
+        if service.forced_down or service.project not in scope.versions:
+            continue
+        if release and source and release < source:
             yield model.Problem(
                 code='release_too_old',
                 severity='blocking',

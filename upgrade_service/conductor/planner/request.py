@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import model
+from upgrade_service.projects import loader
 from upgrade_service.projects import releases as releases_data
 
 
@@ -39,15 +40,20 @@ class Request:
         found: str | None = self.policy['commits'].get(project)
         return found
 
-    def version(self, project: str, releases: releases_data.Releases) -> str | None:
+    def version(self, project: loader.Project, releases: releases_data.Releases) -> str | None:
         """Return the version that a project is to reach; a commit is a version of its own."""
-        latest, commit = releases.latest(project, self.to_release), self.commit(project)
-        return f'{latest}+g{commit[:12]}' if latest and commit else latest
+        tag, commit = project.target(self.to_release, releases), self.commit(project.name)
+        return f'{tag}+g{commit[:12]}' if tag and commit else tag
 
-    def behind(self, service: model.Service, releases: releases_data.Releases) -> bool:
+    def behind(
+        self,
+        service: model.Service,
+        project: loader.Project | None,
+        releases: releases_data.Releases,
+    ) -> bool:
         """Tell whether a service has to change; one of unknown release has to."""
-        if self.commit(service.project):
-            return service.version != self.version(service.project, releases)
+        if project is not None and (project.independent or self.commit(project.name)):
+            return self.version(project, releases) not in (None, service.version)
         release, wanted = releases.get(service.release or ''), releases.get(self.to_release)
         return release is None or wanted is None or release < wanted
 

@@ -8,7 +8,8 @@ from typing import Any
 from upgrade_service import exception, model
 from upgrade_service.conductor.planner import order
 from upgrade_service.conductor.planner import request as requests
-from upgrade_service.projects import loader
+from upgrade_service.projects import facts as wheel_facts
+from upgrade_service.projects import loader, paths
 from upgrade_service.projects import releases as releases_data
 
 
@@ -19,6 +20,7 @@ class Change:
     project: str
     host: str
     plane: str  #: 'control' or 'data'
+    wave: int = 0  #: control plane: those of a lower one go first, on all hosts
     binaries: tuple[str, ...]
     from_version: str | None  #: None: nobody knows, which is a problem of its own
 
@@ -35,6 +37,7 @@ class Scope:
     order: tuple[str, ...]  #: projects that change, in their order
     versions: Mapping[str, str]  #: project -> target version
     changes: tuple[Change, ...]
+    facts: wheel_facts.WheelFacts = dataclasses.field(default_factory=wheel_facts.load)
 
     @functools.cached_property
     def hosts(self) -> list[str]:
@@ -59,7 +62,7 @@ class Scope:
         return frozenset(
             s.host
             for s in self.inventory.services
-            if s.binary == 'nova-compute' and not self.request.behind(s, self.releases)
+            if s.binary == 'nova-compute' and not self.is_behind(s)
         )
 
     @functools.cached_property
@@ -92,8 +95,9 @@ class Scope:
         )
 
     def control(self, project: str) -> list[Change]:
-        """Return the changes of a project's control hosts, by host name."""
-        return [c for c in self.changes if (c.project, c.plane) == (project, 'control')]
+        """Return the changes of a project's control hosts, by wave and host name."""
+        found = [c for c in self.changes if (c.project, c.plane) == (project, 'control')]
+        return sorted(found, key=lambda c: (c.wave, c.host))
 
     def first_control(self, project: str) -> Change | None:
         """Return the change whose host runs the project's database commands."""
@@ -114,10 +118,46 @@ class Scope:
             if (
                 (service.host, service.binary) not in changed
                 and service.project in self.versions
-                and self.request.behind(service, self.releases)
+                and self.is_behind(service)
             ):
                 left.setdefault(service.project, []).append(service)
         return left
+
+    def is_behind(self, service: model.Service) -> bool:
+        """Tell whether a service has to change."""
+        known = service.project in self.projects
+        project = self.projects.get(service.project) if known else None
+        return self.request.behind(service, project, self.releases)
+
+    @functools.cached_property
+    def skips(self) -> bool:
+        """Whether the hop leads over a release between."""
+        source, target = map(
+            self.releases.get, (self.request.from_release, self.request.to_release)
+        )
+        return bool(source and target and paths.is_skip(source, target))
+
+    def manner(self, project: str) -> str:
+        """Tell how a project makes the hop: 'rolling', 'cold' or 'sequential'."""
+        source, target = map(
+            self.releases.get, (self.request.from_release, self.request.to_release)
+        )
+        if source is None or target is None:
+            return 'cold'
+        return paths.manner(self.projects.get(project), source, target, self.facts)
+
+    def stopped(self, project: str) -> bool:
+        """Tell whether the services of a project stop all together before any of them changes."""
+        return self.manner(project) != 'rolling' and 'stop_service' in self.strategy.kinds
+
+    def wheels(self, project: str) -> tuple[wheel_facts.Facts | None, wheel_facts.Facts | None]:
+        """Return what the wheels of a project say of themselves: where from, and where to."""
+        ends = self.request.from_release, self.request.to_release
+        return self.facts.of(project, ends[0]), self.facts.of(project, ends[1])
+
+    def contracts(self, project: str) -> bool:
+        """Tell whether the contract migrations of the hop do anything, as far as is known."""
+        return wheel_facts.contracts(*self.wheels(project)) is not False
 
 
 def make_scope(
@@ -146,7 +186,7 @@ def make_scope(
         releases=releases,
         strategy=strategies[request.strategy],
         order=tuple(order.project_order(names, projects)),
-        versions={name: request.version(name, releases) or '' for name in names},
+        versions={name: request.version(projects.get(name), releases) or '' for name in names},
         changes=tuple(changes),
     )
 
@@ -157,15 +197,17 @@ def _changes(
     projects: loader.Projects,
     releases: releases_data.Releases,
 ) -> list[Change]:
-    groups: dict[tuple[str, str, str], list[model.Service]] = {}
+    groups: dict[tuple[str, str, str, int], list[model.Service]] = {}
     for service in inventory.services:
         if (
             service.project in projects
             and _selected(service, inventory, request)
-            and request.behind(service, releases)
+            and request.behind(service, projects.get(service.project), releases)
         ):
-            plane = projects.get(service.project).plane(service.binary)
-            groups.setdefault((service.project, service.host, plane), []).append(service)
+            project = projects.get(service.project)
+            plane = project.plane(service.binary)
+            wave = project.wave(service.binary) if plane == 'control' else 0
+            groups.setdefault((service.project, service.host, plane, wave), []).append(service)
     return [_change(key, groups[key]) for key in sorted(groups)]
 
 
@@ -177,12 +219,13 @@ def _selected(
     )
 
 
-def _change(key: tuple[str, str, str], services: Sequence[model.Service]) -> Change:
-    project, host, plane = key
+def _change(key: tuple[str, str, str, int], services: Sequence[model.Service]) -> Change:
+    project, host, plane, wave = key
     return Change(
         project=project,
         host=host,
         plane=plane,
+        wave=wave,
         binaries=tuple(sorted(s.binary for s in services)),
         from_version=next((s.version for s in services if s.version), None),
     )

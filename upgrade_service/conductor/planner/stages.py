@@ -47,6 +47,7 @@ class Build:
         change: scopes.Change,
         after: Iterable[int | None] = (),
         binaries: Sequence[str] = (),
+        ponr: bool | None = None,
         **more: Any,
     ) -> int:
         """Add a host step of a project."""
@@ -59,6 +60,7 @@ class Build:
             project=change.project,
             binaries=binaries,
             params=self.params(change, **more),
+            ponr=ponr,
         )
 
     def data(self, project: str) -> loader.Project:
@@ -110,36 +112,56 @@ def control_plane(build: Build) -> None:
     """Go project by project: the database first, then one control host after the other.
 
     Databases are extended as early as they can be, for old code works with the new schema;
-    the restarts of all projects are one chain, so that no two APIs are out together.
+    the restarts of all projects are one chain, so that no two APIs are out together. A project
+    whose old and new code do not serve together stops first, on all hosts.
     """
     last: int | None = None
     for project in build.scope.order:
-        ready = _databases(build, project)
+        ready = _old_migrations(build, project)
+        if build.scope.stopped(project):
+            ready = last = _stopped(build, project, [ready, last])
+        ready = _databases(build, project, ready)
         for change in build.scope.control(project):
             switched = build.add('upgrade_service', change, [ready, last], change.binaries)
             last = ready = _look(build, change, [switched])
 
 
-def _databases(build: Build, project: str) -> int | None:
+def _old_migrations(build: Build, project: str) -> int | None:
+    """End the old release's own migrations, by its own code: undone by nothing, needed by all.
+
+    A hop over a release needs that of every project that has any.
+    """
     change, data = build.scope.first_control(project), build.data(project)
-    if change is None:
+    wanted = data.before.get('online_migrations') == 'current' or build.scope.skips
+    if not wanted or 'online_migrations' not in data.commands:
         return None
-    last: int | None = None
-    if data.before.get('online_migrations') == 'current' and change.from_version:
-        # the old release's own migrations, by its own code: undone by nothing, needed by all
-        last = build.draft.add(
-            'online_migrations',
-            host=change.host,
-            project=project,
-            ponr=False,
-            params={
-                'version': change.from_version,
-                'from_version': change.from_version,
-                'release': build.scope.request.from_release,
-            },
-        )
-    for kind in _DATABASE_KINDS:
-        if kind in data.commands:
+    if change is None or not change.from_version:
+        return None
+    return build.draft.add(
+        'online_migrations',
+        host=change.host,
+        project=project,
+        ponr=False,
+        params={
+            'version': change.from_version,
+            'from_version': change.from_version,
+            'release': build.scope.request.from_release,
+        },
+    )
+
+
+def _stopped(build: Build, project: str, after: Iterable[int | None]) -> int | None:
+    """Stop the services of a project's control plane on every host, the last waves first."""
+    waits = list(after)
+    for change in reversed(build.scope.control(project)):
+        waits = [build.add('stop_service', change, waits, change.binaries)]
+    return waits[-1]
+
+
+def _databases(build: Build, project: str, last: int | None) -> int | None:
+    change, data = build.scope.first_control(project), build.data(project)
+    for kind in _DATABASE_KINDS if change else ():
+        if change and kind in data.commands:
             last = build.add(kind, change, [last])
     return last
 
@@ -265,7 +287,7 @@ def finish(build: Build) -> None:
         if data.finish.get('online_migrations'):
             own = build.add('online_migrations', change, [own])
         if data.finish.get('contract'):
-            build.add('db_contract', change, [own])
+            build.add('db_contract', change, [own], ponr=build.scope.contracts(project))
 
 
 def _hosts_to_restart(build: Build, project: str) -> list[scopes.Change]:

@@ -38,7 +38,7 @@ class Way:
     def make(self) -> tuple[model.Step, ...]:
         """Go through the stages."""
         switches = [s for s in self._steps if _reversible(s)]
-        if not switches:
+        if not any(map(_switches, switches)):
             return ()
         self._draft.begin('prepare')
         self._reset_records(switches)
@@ -48,7 +48,9 @@ class Way:
         self._draft.begin('control_plane')
         self._control(s for s in switches if s.stage == 'control_plane')
         self._draft.begin('verify')
-        self._verify({(s.host, s.project): s for s in switches if s.stage == 'control_plane'})
+        # of several switches of a project on a host the first: it was begun if any was
+        control = [s for s in switches if s.stage == 'control_plane' and _switches(s)]
+        self._verify({(s.host, s.project): s for s in reversed(control)})
         return tuple(self._draft.steps)
 
     def _add(self, kind: str, like: model.Step, undo_of: int | None, **more: Any) -> int:
@@ -66,6 +68,7 @@ class Way:
         """Let old services register again, before the first of them starts."""
         if 'reset_records' not in getattr(self._scope.strategy, 'kinds', ()):
             return
+        switches = [s for s in switches if _switches(s)]
         for project in dict.fromkeys(s.project for s in switches if s.project):
             known = self._scope.projects.get(project).commands
             host = self._records_host(project)
@@ -113,16 +116,16 @@ class Way:
 
     def _control(self, switches: Iterable[model.Step]) -> None:
         """Undo the control services one after the other, and look at each."""
-        looks = {
-            (s.host, s.project): s
-            for s in self._steps
-            if s.kind == 'verify_service' and s.stage == 'control_plane'
-        }
+        looks: dict[tuple[str | None, str | None], list[model.Step]] = {}
+        for step in self._steps:
+            if step.kind == 'verify_service' and step.stage == 'control_plane':
+                looks.setdefault((step.host, step.project), []).append(step)
         last: int | None = None
         for step in reversed(list(switches)):
             last = self._undo(step, last)
-            if look := looks.get((step.host, step.project)):
-                last = self._again(look, step, [last])
+            own = [s for s in looks.get((step.host, step.project), ()) if s.ord > step.ord]
+            if step.kind == 'upgrade_service' and own:
+                last = self._again(own[0], step, [last])
 
     def _verify(self, switches: Mapping[tuple[str | None, str | None], model.Step]) -> None:
         last: dict[str | None, int | None] = {}
@@ -134,7 +137,7 @@ class Way:
 
     def _undo(self, step: model.Step, last: int | None) -> int:
         params = dict(step.params)  # of packages: they name the transaction to take back
-        if step.kind == 'upgrade_service':
+        if step.params.get('from_version'):
             params = _back(self._scope, step)
             if 'units' in step.params:
                 params['units'] = list(step.params['units'])
@@ -149,8 +152,11 @@ class Way:
 
 def _reversible(step: model.Step) -> bool:
     """Tell whether a step changed code that can be changed back: it is known to what."""
-    known = step.kind == 'upgrade_service' and step.params.get('from_version')
-    return bool(known) or step.kind == 'upgrade_packages'
+    return _switches(step) or step.kind in ('upgrade_packages', 'stop_service')
+
+
+def _switches(step: model.Step) -> bool:
+    return step.kind == 'upgrade_service' and bool(step.params.get('from_version'))
 
 
 def _back(scope: scopes.Scope, step: model.Step) -> dict[str, Any]:

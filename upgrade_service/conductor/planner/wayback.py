@@ -15,6 +15,7 @@ said = constraints.said
 OPPOSITE = {
     'upgrade_service': 'upgrade_service',
     'upgrade_packages': 'upgrade_packages',
+    'stop_service': 'stop_service',
     'disable_host': 'enable_host',
     'enable_host': 'disable_host',
 }
@@ -101,7 +102,7 @@ class LastInFirstOut(constraints.Constraint):
 
     @staticmethod
     def _chains(paper: papers.Paper) -> Iterator[list[model.Step]]:
-        changes = paper.of('upgrade_service', 'upgrade_packages')
+        changes = paper.of('upgrade_service', 'upgrade_packages', 'stop_service')
         control = [s for s in changes if s.stage == 'control_plane']
         yield sorted(control, key=lambda s: paper.position[s.ord])
         for steps in paper.on.values():

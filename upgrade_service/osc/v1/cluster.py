@@ -294,9 +294,21 @@ class ListService(base.List):
 
 
 class ListPath(base.List):
-    """List the releases a cloud can go to from where it is."""
+    """List the releases a cloud can go to from where it is.
 
-    fields = ('to', 'hops', 'slurp', 'projects')
+    One upgrade makes one hop: to a release several hops away, make an upgrade for each of
+    them. From SLURP to SLURP both ways are listed, over the release between and without it.
+    A project is rolling (it serves throughout), cold (all of it stops meanwhile), or
+    sequential (it skips no release, so a hop from SLURP to SLURP is not for it); the last
+    column says whose API is out, for about how long. --long -f json has each hop by itself.
+
+    Example::
+
+      openstack upgrade path list prod
+    """
+
+    fields = ('to', 'hops', 'slurp', 'projects', 'down')
+    long_fields = ('name', 'stops', 'legs')
     paged = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import pathlib
 import random
+import tempfile
 from typing import Any
 
 import yaml
@@ -49,10 +50,10 @@ STRATEGIES = {'source': PlainStrategy()}
 
 
 def host_services(name: str, spec: Mapping[str, Any]) -> list[model.Service]:
-    """Return the services that the roles of a host bring; `versions` overrides single ones."""
+    """Return the services of a host, by its roles and by name; `versions` overrides some."""
     found = {}
-    for role in spec['roles']:
-        for project, binaries in ROLES[role].items():
+    for runs in (*(ROLES[role] for role in spec.get('roles', ())), spec.get('runs', {})):
+        for project, binaries in runs.items():
             release = spec.get('release', '2026.1')
             version = spec.get('versions', {}).get(project, RELEASES.latest(project, release))
             known = RELEASES.of_version(project, version or '')
@@ -62,10 +63,9 @@ def host_services(name: str, spec: Mapping[str, Any]) -> list[model.Service]:
                     binary=binary,
                     host=name,
                     az=spec.get('az'),
-                    state='up',
                     version=version,
                     release=known.id if known else None,
-                    **spec.get('services', {}).get(binary, {}),
+                    **{'state': 'up'} | spec.get('services', {}).get(binary, {}),
                 )
     return list(found.values())
 
@@ -74,10 +74,11 @@ def make_inventory(cloud: Mapping[str, Any]) -> model.Inventory:
     """Return the inventory of a cloud given as plain data."""
     hosts, services = {}, []
     for name, spec in cloud['hosts'].items():
-        capacity = {'vcpus': 8, 'ram_mb': 16384} if 'compute' in spec['roles'] else {}
+        roles = frozenset(spec.get('roles', ()))
+        capacity = {'vcpus': 8, 'ram_mb': 16384} if 'compute' in roles else {}
         hosts[name] = model.Host(
             name=name,
-            roles=frozenset(spec['roles']),
+            roles=roles,
             az=spec.get('az'),
             agent=f'agent-{name}',
             **(
@@ -106,8 +107,8 @@ def make_request(cloud: Mapping[str, Any]) -> planner.Request:
     """Return the request of a cloud given as plain data."""
     selection = {k: tuple(v) for k, v in cloud.get('selection', {}).items()}
     return planner.Request(
-        from_release='2026.1',
-        to_release='2026.2',
+        from_release=cloud.get('from', '2026.1'),
+        to_release=cloud.get('to', '2026.2'),
         upgrade_id='test',
         policy=policy.merge_policy(cloud.get('policy')),
         selection=model.Selection(**selection),
@@ -117,8 +118,19 @@ def make_request(cloud: Mapping[str, Any]) -> planner.Request:
 def make_plan(cloud: Mapping[str, Any]) -> tuple[model.Plan, model.Inventory, planner.Request]:
     """Plan for a cloud given as plain data."""
     inventory, request = make_inventory(cloud), make_request(cloud)
-    plan = planner.make_plan(inventory, request, PROJECTS, RELEASES, STRATEGIES)
+    plan = planner.make_plan(inventory, request, projects_of(cloud), RELEASES, STRATEGIES)
     return plan, inventory, request
+
+
+def projects_of(cloud: Mapping[str, Any]) -> loader.Projects:
+    """Return the project data, with the files of projects.d that a cloud has."""
+    if 'projects.d' not in cloud:
+        return PROJECTS
+    with tempfile.TemporaryDirectory() as directory:
+        for name, data in cloud['projects.d'].items():
+            text = yaml.safe_dump({'project': name} | data)
+            (pathlib.Path(directory) / f'{name}.yaml').write_text(text)
+        return loader.load_projects(directory)
 
 
 def load(name: str) -> dict[str, Any]:

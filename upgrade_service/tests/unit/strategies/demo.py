@@ -21,16 +21,26 @@ distribution: demo-service
 module: demo
 summary: A little project
 sources: [{id: us, ref: 'this test'}]
-upgrade: {rolling: true, skip_level: false, source: us, proof: doc}
+upgrade:
+  adjacent: {manner: rolling, source: us, proof: doc}
+  slurp: {manner: cold, source: us, proof: doc}
 services:
   demo-api: {plane: control, start: 1, api: {type: demo, path: /, codes: [200]}}
   demo-worker: {plane: control, start: 1}
 commands:
   upgrade_check:
-    - {argv: [demo-manage, '{config}', check], code: target, exits: {0: done, 255: broken}}
-  db_expand: [{argv: [demo-manage, sync], code: target}]
+    - argv: [demo-manage, '{config}', check]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 255: broken}
+  db_expand: [{argv: [demo-manage, sync], code: target, source: us, proof: doc}]
   online_migrations:
-    - {argv: [demo-manage, migrate], code: target, exits: {0: done, 1: again}}
+    - argv: [demo-manage, migrate]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 1: again}
 config: {args: [--config-file, /etc/demo.conf]}
 prove: {imports: [demo, demo.main], scripts: [demo-manage, demo-api]}
 databases: [demo]

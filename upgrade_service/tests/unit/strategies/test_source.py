@@ -185,6 +185,21 @@ class TestUpgrade(SourceCase):
             exception.Refused, self.do, 'upgrade_service', version=NEW, units=['demo-other']
         )
 
+    def test_stopped_until_it_is_upgraded_or_the_stop_is_undone(self):
+        self.install_old()
+        self.good('prefetch', version=NEW)
+        self.systemd.calls.clear()
+        for undo in (False, True):
+            self.good('stop_service', version=NEW, units=['demo-api', 'demo-worker'])
+            self.assertEqual(('stop', API, WORKER), self.systemd.calls[-1])
+            self.assertRaises(OSError, self.answers)
+            if undo:
+                self.good('stop_service', undo=True, version=NEW, from_version=OLD)
+                self.assertEqual(OLD, self.answers())
+        self.good('stop_service', version=NEW, units=['demo-api'])
+        self.good('upgrade_service', version=NEW, from_version=OLD)
+        self.assertEqual(NEW, self.answers())
+
     def test_an_api_restarts_after_the_others(self):
         self.install_old()
         known = self.dir / 'projects.d' / 'demo.yaml'
