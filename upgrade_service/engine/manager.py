@@ -334,12 +334,18 @@ class AgentManager:
 
     @rpc.expose
     def revoke(self, ctxt: Item, env: trust.Envelope) -> None:
-        """Never begin attempts that have not begun; say how the others stand."""
+        """Never begin attempts that have not begun; say how the others stand.
+
+        With `now`, what runs and may be interrupted is.
+        """
         said = self._believed(env, 'revoke')
         if said is None or not self._timely(said):
             return
+        keys = [(s, n) for s, n in said['steps']]
         with self.parts.guard:
-            self._revoke(said, [(s, n) for s, n in said['steps']])
+            for key in keys if said.get('now') else ():
+                self.parts.runner.abort(*key)
+            self._revoke(said, keys)
         self.parts.reporter.flush()
 
     def _revoke(self, said: Item, keys: list[journal.Attempt]) -> None:
