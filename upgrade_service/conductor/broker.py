@@ -288,7 +288,8 @@ class Broker:
         if self._row['direction'] == 'release' and self._release is None:
             self._release = ready.release(self.board)
         # a failure is on record before the step is given back in the next turn
-        moves = moves or transitions.retry_failed(self.board, self._post.now())
+        if not moves and self._row['direction'] != 'release':
+            moves = transitions.retry_failed(self.board, self._post.now())
         gates = transitions.Gates()
         if self._row['direction'] != 'release' and self._row['next'] != 'paused':
             gates = transitions.gates(self.board, self._row['approvals'], self._post.now())
@@ -390,6 +391,8 @@ class Broker:
             soaking = [transitions.give_back(self.board, n) for n in flying if n.kind == 'gate']
             self._commit(soaking)
             self._take_back([n for n in flying if n.state == 'dispatched'])
+            if self._row['intent'].get('now'):
+                self._take_back([n for n in flying if ready.may_abort(n)], now=True)
             return bool(soaking)
         self.stopping.clear()
         return _NEXTS[self._row['next']](self)
@@ -399,9 +402,9 @@ class Broker:
         self._commit([], db.UpgradeMove(state='paused', event='paused', values=values))
         return True
 
-    def _take_back(self, nodes: list[boards.Node]) -> None:
+    def _take_back(self, nodes: list[boards.Node], now: bool = False) -> None:
         for agent, group in self._taken_back.due(nodes).items():
-            self._post.revoke(self.id, self.epoch, agent, group)
+            self._post.revoke(self.id, self.epoch, agent, group, now)
             self._taken_back.sent(group, again=True)
 
     def _to_release(self) -> bool:

@@ -185,6 +185,15 @@ def _satisfied(board: boards.Board, node: boards.Node, inside: set[str]) -> bool
     return all(p in inside or board.nodes[p].state in board.done for p in node.parents)
 
 
+def may_abort(node: boards.Node) -> bool:
+    """Whether a running step may be interrupted: never in the middle of a change to a host.
+
+    Database migrations and package transactions besides are never ended by the engine,
+    whoever asks: their jobs say so.
+    """
+    return node.state == 'running' and node.what.where == 'host' and not node.what.disruptive
+
+
 # -- gates -------------------------------------------------------------------------------------
 
 

@@ -38,8 +38,8 @@ def plan_store(
         revision = t.row.revision + 1
         ids = {s.ord: str(uuid.uuid4()) for s in (*plan.steps, *plan.undo)}
         old = _old_reach(t)
-        _retire(t, revision, plan, ids)
         _insert(t, revision, plan, ids, executors)
+        _retire(t, revision, plan, ids)
         t.event(
             'planned',
             detail={

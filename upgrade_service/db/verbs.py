@@ -41,6 +41,8 @@ def _verb_turn(
             version = upgrades.upgrade_get(ctx, ident)['version']
             raise exception.Stale(version=version) from e
         except db_exc.DBDuplicateEntry as e:
+            if verb != 'start':
+                raise
             raise exception.NotStartable(
                 reason='another upgrade of this cluster is under way; end or cancel it first'
             ) from e
@@ -206,6 +208,11 @@ def _forward_step(t: turns.Turn, ref: str) -> models.Step:
 def _replan(t: turns.Turn, body: Row) -> Row:
     """Look whether everything is at rest and whole, so that the rest can be planned anew."""
     s = models.Step
+    if point := floors.passed(t.session, t.row):
+        raise exception.Conflict(
+            reason=f'step {point.ord} ({point.kind}), a point of no return, was passed: '
+            f'the plan must be carried out as it is'
+        )
     busy = (*states.STEP_IN_FLIGHT, *states.STEP_STUCK)
     for step in _rows(t, s.direction == 'forward', s.state.in_(busy))[:1]:
         raise exception.Conflict(
