@@ -435,7 +435,7 @@ def _command(
     config = _arguments(places, project) if args is None else args
     return Op(
         do='run',
-        title=' '.join(command.argv).replace(' {config}', ''),
+        title=' '.join(command.argv).replace(' {config}', '').partition('\n')[0],
         argv=(
             f'{code}/bin/{script}',
             *(a for one in rest for a in (config if one == '{config}' else (one,))),

@@ -11,7 +11,6 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service import exception
 from upgrade_service.strategies import base, database, members, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
@@ -81,6 +80,7 @@ _JOBS: dict[str, _Maker] = {
     **members.JOBS,
     'rehearse_config': source_jobs.rehearse_config,
     'rehearse_database': database.rehearse_database,
+    'reset_records': database.commands,
     'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
@@ -165,16 +165,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         """Switch back to the version that it came from, or start what was stopped."""
         if task.kind == 'stop_service':
             return source_jobs.restart_service(task, layouts.Layout(site), site)
-        if task.kind != 'upgrade_service' or not task.params.get('from_version'):
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
-        layout = layouts.Layout(site)
-        params = {
-            'version': task.params['from_version'],
-            'from_version': task.params.get('version'),
-            **{k: v for k, v in task.params.items() if k == 'units'},
-        }
-        back = base.Task(**{**vars(task), 'params': params})
-        return source_jobs.upgrade_service(back, layout, site)
+        return self.run(task, site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:
         project = str(task.project)

@@ -330,7 +330,7 @@ class Upgrade:
 
     def wait(self, *wanted: str) -> Row:
         """Wait for a state; any other one that a person must act on fails the test."""
-        resting = {'blocked', 'paused', 'succeeded', 'cancelled'} - set(wanted)
+        resting = {'blocked', 'paused', 'succeeded', 'cancelled', 'rolled_back'} - set(wanted)
         row: Row = {}
 
         def look() -> bool:
