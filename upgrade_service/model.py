@@ -377,6 +377,24 @@ KINDS: dict[str, Kind] = {
     'reset_records': Kind(
         'host', 'let services of the old release register again', timeout=600, estimate=5
     ),
+    'upgrade_host': Kind(
+        'host',
+        'bring the operating system up to date',
+        idempotent=False,
+        disruptive=True,
+        ponr=True,
+        timeout=7200,
+        estimate=120,
+    ),
+    'reboot_host': Kind(
+        'host',
+        'restart the host where that is needed',
+        idempotent=False,
+        disruptive=True,
+        ponr=True,
+        timeout=1800,
+        estimate=120,
+    ),
     'verify_host': Kind('host', 'read back what runs', timeout=300, estimate=2),
     'check_cloud': Kind('cloud', 'compare the cloud with the plan', timeout=300, estimate=3),
     'disable_host': Kind(

@@ -106,7 +106,7 @@ UPGRADE_CREATE = _object(
         'to_release': WORD,
         'name': NAME,
         'strategy': WORD,
-        'type': {'enum': ['service']},
+        'type': {'enum': ['service', 'host', 'all']},
         # keys and values are checked by projects/policy.py, which names what is wrong
         'policy': {'type': 'object'},
         'hosts': _list(HOST),
@@ -115,7 +115,6 @@ UPGRADE_CREATE = _object(
         'approve_ponr': {'type': 'boolean'},
     },
     'cluster',
-    'to_release',
 )
 #: a step by its number or id, or the very start
 STEP = {

@@ -119,7 +119,8 @@ class Planning:
         found = self.inventory(cluster)
         self.save(cluster, found)
         wanted = self._request(row, found)
-        paths.check_target(self._releases, wanted.from_release, wanted.to_release)
+        if wanted.type != 'host':
+            paths.check_target(self._releases, wanted.from_release, wanted.to_release)
         made = planner.make_plan(found, wanted, self.projects, self._releases, self._strategies)
         verify.verify(made, found, wanted, self.projects, self._releases)
         return found, made
@@ -131,6 +132,7 @@ class Planning:
             upgrade_id=row['id'],
             from_release=row['from_release'] or self._from_release(found, row['to_release']),
             to_release=target.id if target else row['to_release'],
+            type=row['type'],
             strategy=row['strategy'],
             policy=row['policy'],
             selection=model.Selection(**selection),

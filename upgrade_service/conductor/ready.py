@@ -198,8 +198,15 @@ def may_abort(node: boards.Node) -> bool:
 
 
 def gate_waits_for_person(node: boards.Node, approvals: list[str]) -> bool:
-    """Whether a ready gate needs an approval that nobody has given."""
-    return bool(node.params.get('person')) and node.params.get('gate') not in approvals
+    """Whether a ready gate needs an approval that nobody has given.
+
+    One that only guards points of no return is open if those are approved (by the gate
+    `finish`).
+    """
+    opened = node.params.get('gate') in approvals or (
+        bool(node.params.get('ponr')) and 'finish' in approvals
+    )
+    return bool(node.params.get('person')) and not opened
 
 
 def soak_ms(node: boards.Node) -> int:
@@ -251,7 +258,7 @@ def release(board: boards.Board) -> set[str]:
     for host in board.hosts():
         if not board.disabled(host):
             continue
-        work = [n for n in board.of_host(host) if n.kind in ('upgrade_service', 'restart_service')]
+        work = [n for n in board.of_host(host) if n.what.disruptive and n.what.where == 'host']
         done = sum(n.state in states.STEP_DONE for n in work)
         begun = any(n.attempt for n in work)
         if not begun or done == len(work):

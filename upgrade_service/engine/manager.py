@@ -46,7 +46,9 @@ FACTS_AFTER = 1.0
 ENROLL_EVERY = 10.0
 COMPACT_EVERY = 3600.0
 #: kinds after which the facts of the host are others
-CHANGING = frozenset({'upgrade_packages', 'upgrade_service', 'restart_service'})
+CHANGING = frozenset(
+    {'upgrade_packages', 'upgrade_service', 'restart_service', 'upgrade_host', 'reboot_host'}
+)
 
 
 class AgentManager:

@@ -17,7 +17,7 @@ from upgrade_service.strategies import source as sources
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 #: globs of packages; nothing that a package manager could take for an option
-_NAMES = {
+NAMES = {
     'type': 'array',
     'items': {'type': 'string', 'pattern': r'^[a-z0-9*?][A-Za-z0-9+._*?\[\]-]*\Z'},
 }
@@ -30,7 +30,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         **{key: sources.SETTINGS_SCHEMA['properties'][key] for key in _SHARED},
         'backend': {'enum': ['apt', 'dnf']},
         'root': _PATH,
-        'may_remove': _NAMES,
+        'may_remove': NAMES,
         'projects': {
             'type': 'object',
             'additionalProperties': {
@@ -38,7 +38,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
                 'additionalProperties': False,
                 'required': ['packages'],
                 'properties': {
-                    'packages': {**_NAMES, 'minItems': 1},
+                    'packages': {**NAMES, 'minItems': 1},
                     'versions': {'type': 'object', 'additionalProperties': {'type': 'string'}},
                     'prefix': _PATH,
                     'units': {'type': 'array', 'items': {'type': 'string'}},
@@ -166,6 +166,8 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
 
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
         """Bring the packages back to the versions that were written down."""
+        if task.kind == 'stop_service':
+            return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind not in _UNDO:
             return self.run(task, site)
         return _UNDO[task.kind](task, layouts.Layout(site), site)

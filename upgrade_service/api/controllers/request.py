@@ -18,6 +18,8 @@ _NEVER_MEANT = frozenset({'noop'})
 FALLBACK_STRATEGY = 'source'
 #: the strategy that builds a project from a commit
 COMMIT_STRATEGY = 'source'
+#: the strategy for operating systems
+HOST_STRATEGY = 'host'
 
 
 def values(ask: Ask) -> Row:
@@ -31,9 +33,8 @@ def values(ask: Ask) -> Row:
     body = ask.body
     cluster = db_api.cluster_get(ask.ctx, body['cluster'])
     source, oldest = clusters.oldest(ask, cluster['id'])
-    paths.check_target(releases.load(), source, body['to_release'], oldest)
-    target = releases.load().get(body['to_release'])
-    strategy = _strategy(ask)
+    target = _target(body, source, oldest)
+    strategy = HOST_STRATEGY if body.get('type') == 'host' else _strategy(ask)
     merged = merged_policy(ask, body.get('policy', {}))
     if merged['commits'] and strategy != COMMIT_STRATEGY:
         rule = f'strategy {strategy} takes no commits, only {COMMIT_STRATEGY} does'
@@ -44,13 +45,33 @@ def values(ask: Ask) -> Row:
         'name': body.get('name'),
         'cluster_id': cluster['id'],
         'from_release': source,
-        'to_release': target.id if target else body['to_release'],
+        'to_release': target,
         'strategy': strategy,
         'type': body.get('type', 'service'),
         'policy': merged,
         'selection': chosen,
         'approvals': [PONR_GATE] if body.get('approve_ponr') else [],
     }
+
+
+def _target(body: Row, source: str | None, oldest: Any) -> str:
+    """Return the release to reach; operating systems are upgraded within one."""
+    wanted: str | None = body.get('to_release')
+    if body.get('type') != 'host':
+        if wanted is None:
+            raise exception.Invalid(field='to_release', rule='is required')
+        paths.check_target(releases.load(), source, wanted, oldest)
+        target = releases.load().get(wanted)
+        return target.id if target else wanted
+    if source is None:
+        raise exception.Invalid(field='type', rule='discover the cluster first')
+    if wanted not in (None, source):
+        rule = f'hosts are upgraded within a release, and the cluster is at {source}; leave it out'
+        raise exception.Invalid(field='to_release', rule=rule)
+    if body.get('strategy') not in (None, HOST_STRATEGY):
+        rule = f'operating systems have strategy {HOST_STRATEGY}; leave it out'
+        raise exception.Invalid(field='strategy', rule=rule)
+    return source
 
 
 def merged_policy(ask: Ask, raw: Row) -> Row:

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import draft, drain, estimate, problems, stages, undo
+from upgrade_service.conductor.planner import (
+    draft,
+    drain,
+    estimate,
+    machines,
+    problems,
+    stages,
+    undo,
+)
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.conductor.planner.request import Request, share
 from upgrade_service.projects import loader
@@ -35,7 +43,7 @@ def make_plan(
     drains = _drains(scope)
     build = stages.Build(
         scope=scope,
-        draft=draft.Draft(request.policy, request.strategy),
+        draft=draft.Draft(request.policy, request.strategy, no_return=machines.first_stage(scope)),
         drains=drains,
         canaries=frozenset(d.host for d in drains.order[: request.policy['canary']['hosts']]),
     )

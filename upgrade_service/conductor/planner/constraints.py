@@ -88,7 +88,8 @@ class AtTarget(Constraint):
         for service in paper.inventory.services:
             here = (service.host, service.binary) in reached
             wanted = (
-                paper.behind(service)
+                paper.request.type != 'host'
+                and paper.behind(service)
                 and service.project in paper.projects
                 and paper.selected(service)
             )
@@ -124,7 +125,12 @@ class StagesMeet(Constraint):
 
 
 class PersonAsked(Constraint):
-    """A person is asked where the policy wants it; points of no return are in the last stages."""
+    """A person is asked where the policy wants it, and before each point of no return.
+
+    Those of services are in the last stages; what is done to operating systems is not.
+    """
+
+    HOSTS = ('upgrade_host', 'reboot_host')
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         stages = {step.stage for step in paper.plan.steps}
@@ -139,8 +145,17 @@ class PersonAsked(Constraint):
             harmless = old_code or self._empty(paper, step)
             if step.what.ponr and not step.ponr and not harmless:
                 yield f'{said(step)} is a point of no return and does not say so'
-            if step.ponr and step.stage != 'finish':
+            early = step.ponr and step.stage != 'finish'
+            if early and not (step.kind in self.HOSTS and self._asked(paper, step)):
                 yield f'{said(step)} is a point of no return before the stage finish'
+
+    @staticmethod
+    def _asked(paper: papers.Paper, step: model.Step) -> bool:
+        """Whether a person is asked before the stage of a step, or before an earlier one."""
+        gates = [paper.steps[n] for n in paper.gates.values()]
+        return any(
+            g.params.get('person') is True and _STAGE[g.stage] < _STAGE[step.stage] for g in gates
+        )
 
     @staticmethod
     def _empty(paper: papers.Paper, step: model.Step) -> bool:
@@ -153,7 +168,11 @@ class NewCodeFirst(Constraint):
     """New code is installed and proved on a host before anything there is switched to it."""
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
-        fetched = {(s.host, s.project): s for s in paper.of('prefetch')}
+        fetched = {
+            (s.host, s.project): s
+            for s in paper.of('prefetch')
+            if s.project is not None or 'projects' in s.params
+        }
         for host in {host for host, project in fetched if project is None}:
             step = fetched.pop((host, None))
             fetched |= {(host, project): step for project in step.params['projects']}
@@ -269,7 +288,14 @@ class ControlBeforeData(Constraint):
 class HostSequence(Constraint):
     """A compute host is disabled, drained, upgraded, verified, enabled: in this order."""
 
-    WORK = ('upgrade_packages', 'upgrade_service', 'verify_host', 'verify_service')
+    WORK = (
+        'upgrade_packages',
+        'upgrade_service',
+        'upgrade_host',
+        'reboot_host',
+        'verify_host',
+        'verify_service',
+    )
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         drains = paper.request.policy['drain']['instances'] != 'none'
@@ -426,6 +452,41 @@ class RecordsAgree(Constraint):
                 yield f'{said(step)} does not wait for {said(look)}'
 
 
+class OneMember(Constraint):
+    """No two hosts that may hold members of a quorum restart, or may be down, at once.
+
+    A compute host that controls nothing holds none.
+    """
+
+    KINDS = ('upgrade_host', 'reboot_host', 'verify_host', 'verify_service', 'enable_host')
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        visits: dict[str, list[model.Step]] = {}
+        for step in paper.of('upgrade_host', 'reboot_host'):
+            if step.host and self._member(paper, step.host):
+                visits.setdefault(step.host, []).append(step)
+        work = {
+            host: [
+                s
+                for s in paper.on[host]
+                if s.kind in self.KINDS and s.stage == steps[0].stage
+                and paper.position[s.ord] >= min(paper.position[x.ord] for x in steps)
+            ]
+            for host, steps in visits.items()
+        }  # fmt: skip
+        order = sorted(work.values(), key=lambda steps: paper.position[steps[0].ord])
+        for a, b in itertools.pairwise(order):
+            if not paper.before(a[-1].ord, b[0].ord):
+                yield f'{said(b[0])} does not wait for {said(a[-1])}'
+
+    @staticmethod
+    def _member(paper: papers.Paper, host: str) -> bool:
+        binaries = [s for s in paper.inventory.of_host(host) if s.project in paper.projects]
+        control = any(paper.projects.get(s.project).plane(s.binary) == 'control' for s in binaries)
+        roles = paper.inventory.hosts[host].roles
+        return control or 'control' in roles or all(s.binary != 'nova-compute' for s in binaries)
+
+
 #: checked first; the others need a plan that can be laid out
 FORM: tuple[Constraint, ...] = (Known(), Acyclic())
 ORDER: tuple[Constraint, ...] = (
@@ -438,6 +499,7 @@ ORDER: tuple[Constraint, ...] = (
     PackagesTogether(),
     ProjectsInOrder(),
     OneControlHost(),
+    OneMember(),
     ControlBeforeData(),
     HostSequence(),
     NoHoldAndWait(),

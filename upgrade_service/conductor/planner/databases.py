@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from upgrade_service import model
+from upgrade_service.conductor.planner import machines
 from upgrade_service.conductor.planner import scope as scopes
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def prepare(build: 'stages.Build') -> None:
         first = _database_host(build, project)
         if first is not None:
             _rehearse(build, first, fetched.get((first.host, project)))
+    machines.prefetch(build.draft, build.scope)
 
 
 def _prefetched(build: 'stages.Build') -> Iterator[tuple[tuple[str, str], int]]:

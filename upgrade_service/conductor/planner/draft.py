@@ -20,11 +20,14 @@ class Draft:
         strategy: str,
         direction: str = 'forward',
         first: int = 1,
+        no_return: str | None = None,
     ) -> None:
+        """Begin; the gate before stage `no_return` asks for the points of no return in it."""
         self.steps: list[model.Step] = []
         self._direction, self._first = direction, first
         self._policy = policy
         self._strategy = strategy
+        self._no_return = no_return
         self._stage = ''
         self._wanted = ''
         self._gate: tuple[int, ...] = ()
@@ -46,6 +49,7 @@ class Draft:
         ponr: bool | None = None,
         estimate: int | None = None,
         undo_of: int | None = None,
+        strategy: str | None = None,
     ) -> int:
         """Append a step and return its number.
 
@@ -66,6 +70,7 @@ class Draft:
             ponr=ponr,
             estimate=estimate,
             undo_of=undo_of,
+            strategy=strategy,
         )
 
     def of(self, number: int) -> model.Step:
@@ -76,7 +81,9 @@ class Draft:
         if self.steps:
             person = self._wanted in self._policy['gates']
             soak = self._policy['canary']['soak_seconds'] if self._stage == 'canary' else 0
-            params = {'gate': self._wanted, 'person': person, 'soak_seconds': soak}
+            params: dict[str, Any] = {'gate': self._wanted, 'person': person, 'soak_seconds': soak}
+            if self._wanted == self._no_return and not person:
+                params |= {'person': True, 'ponr': True}
             self._gate = (self._append('gate', tuple(self._loose), params=params, estimate=soak),)
             self._loose = {}
         self._stage = self._wanted
@@ -93,6 +100,7 @@ class Draft:
         ponr: bool | None = None,
         estimate: int | None = None,
         undo_of: int | None = None,
+        strategy: str | None = None,
     ) -> int:
         facts = model.KINDS[kind]
         step = model.Step(
@@ -102,7 +110,7 @@ class Draft:
             host=host,
             project=project,
             service=service,
-            strategy=self._strategy if facts.where == 'host' else None,
+            strategy=(strategy or self._strategy) if facts.where == 'host' else None,
             params=params,
             parents=parents,
             ponr=facts.ponr if ponr is None else ponr,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import databases, hops
+from upgrade_service.conductor.planner import databases, hops, machines
 from upgrade_service.conductor.planner import drain as drains
 from upgrade_service.conductor.planner import scope as scopes
 
@@ -50,7 +50,7 @@ def _counts(problem: model.Problem, scope: scopes.Scope) -> bool:
         return True
     host = scope.inventory.hosts.get(problem.host)
     done_for_it = host is not None and scope.request.strategy in host.executors
-    return problem.host in scope.hosts and not (done_for_it and problem.code in _OF_THE_ENGINE)
+    return problem.host in scope.touched and not (done_for_it and problem.code in _OF_THE_ENGINE)
 
 
 def _warning(problem: model.Problem) -> model.Problem:
@@ -65,9 +65,9 @@ def _warning(problem: model.Problem) -> model.Problem:
 
 
 def _of_engines(scope: scopes.Scope) -> Iterator[model.Problem]:
-    for name in scope.hosts:
-        host = scope.inventory.hosts[name]
-        fault = _engine_fault(host, scope.request.strategy)
+    wanted = [(h, scope.request.strategy) for h in scope.hosts]
+    for name, strategy in (*wanted, *((h, machines.STRATEGY) for h in scope.machines)):
+        fault = _engine_fault(scope.inventory.hosts[name], strategy)
         if fault:
             code, message, hint = fault
             yield model.Problem(
@@ -172,7 +172,7 @@ def _of_selection(scope: scopes.Scope) -> Iterator[model.Problem]:
 
 def _of_holders(scope: scopes.Scope) -> Iterator[model.Problem]:
     """Volumes and routers are not moved: restarting what serves them keeps the data path."""
-    for name in scope.hosts:
+    for name in scope.touched:
         host = scope.inventory.hosts[name]
         for what, amount in (('volumes', host.volumes), ('routers', host.routers)):
             if amount:

@@ -18,6 +18,7 @@ class Request:
     to_release: str  #: id: '2026.2', one hop away
     policy: Mapping[str, Any]  #: as projects.policy.merge_policy returns it
     upgrade_id: str = ''
+    type: str = 'service'  #: 'service', 'host' (operating systems) or 'all' (both in one pass)
     strategy: str = 'source'  #: name of the strategy that carries out host steps
     selection: model.Selection = dataclasses.field(default_factory=model.Selection)
 

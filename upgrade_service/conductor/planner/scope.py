@@ -45,10 +45,34 @@ class Scope:
         return sorted({change.host for change in self.changes})
 
     @functools.cached_property
+    def machines(self) -> list[str]:
+        """Hosts whose operating system is upgraded, by name."""
+        if self.request.type == 'service':
+            return []
+        used = {s.host for s in self.inventory.services if s.project in self.projects}
+        return sorted(h for h in used if self.request.selects(self.inventory.hosts.get(h)))
+
+    @functools.cached_property
+    def members(self) -> frozenset[str]:
+        """Hosts that control something, and so may hold a member of a quorum."""
+        return frozenset(
+            s.host
+            for s in self.inventory.services
+            if s.project in self.projects
+            and self.projects.get(s.project).plane(s.binary) == 'control'
+        ) | {name for name, host in self.inventory.hosts.items() if 'control' in host.roles}
+
+    @functools.cached_property
+    def touched(self) -> list[str]:
+        """Hosts on which any step goes, by name."""
+        return sorted({*self.hosts, *self.machines})
+
+    @functools.cached_property
     def compute_hosts(self) -> list[str]:
-        """Hosts with nova-compute whose data plane is changed: they are drained."""
+        """Hosts with nova-compute that are changed: they are drained."""
         compute = {s.host for s in self.inventory.services if s.binary == 'nova-compute'}
-        return sorted(compute & {c.host for c in self.changes if c.plane == 'data'})
+        changed = {c.host for c in self.changes if c.plane == 'data'} | set(self.machines)
+        return sorted(compute & changed)
 
     @functools.cached_property
     def data_hosts(self) -> list[str]:
@@ -58,12 +82,12 @@ class Scope:
 
     @functools.cached_property
     def upgraded(self) -> frozenset[str]:
-        """Hosts whose nova-compute is at the target already."""
+        """Hosts whose nova-compute is at the target already, and that are not changed."""
         return frozenset(
             s.host
             for s in self.inventory.services
             if s.binary == 'nova-compute' and not self.is_behind(s)
-        )
+        ) - set(self.machines)
 
     @functools.cached_property
     def servers(self) -> Mapping[str, model.Server]:
@@ -176,11 +200,13 @@ def make_scope(
         raise exception.PlanImpossible(
             reason=f'there is no strategy {request.strategy}; there are: {there}'
         )
-    changes = _changes(inventory, request, projects, releases)
-    if not changes:
+    changes = []
+    if request.type != 'host':
+        changes = _changes(inventory, request, projects, releases)
+    if not changes and request.type == 'service':
         raise exception.PlanImpossible(reason=_nothing(inventory, request, projects))
     names = {change.project for change in changes}
-    return Scope(
+    scope = Scope(
         inventory=inventory,
         request=request,
         projects=projects,
@@ -190,6 +216,9 @@ def make_scope(
         versions={name: request.version(projects.get(name), releases) or '' for name in names},
         changes=tuple(changes),
     )
+    if not scope.touched:
+        raise exception.PlanImpossible(reason='no host of the cluster is selected')
+    return scope
 
 
 def _nothing(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from upgrade_service.conductor.planner import databases, estimate
+from upgrade_service.conductor.planner import databases, estimate, machines
 from upgrade_service.conductor.planner import draft as drafts
 from upgrade_service.conductor.planner import drain as drains
 from upgrade_service.conductor.planner import scope as scopes
@@ -30,6 +30,8 @@ class Build:
     enabled: dict[str, int] = dataclasses.field(default_factory=dict)
     #: host -> the step that replaced its packages, where projects of a host change together
     packaged: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: last step of the host before that may hold a member of a quorum and restarts
+    member: int | None = None
 
     @property
     def by_host(self) -> bool:
@@ -102,6 +104,7 @@ def check(build: Build) -> None:
         for host in build.scope.hosts:
             params = build.goal(host) if build.by_host else None
             build.draft.add('check_host', host=host, params=params)
+    machines.check(build.draft, build.scope)
 
 
 def control_plane(build: Build) -> None:
@@ -111,9 +114,11 @@ def control_plane(build: Build) -> None:
     the restarts of all projects are one chain, so that no two APIs are out together. A project
     whose old and new code do not serve together stops first, on all hosts.
     """
-    if build.by_host:
-        _node_by_node(build)
-        return
+    last = _node_by_node(build) if build.by_host else _project_by_project(build)
+    machines.control(build.draft, build.scope, last)
+
+
+def _project_by_project(build: Build) -> int | None:
     last: int | None = None
     for project in build.scope.order:
         ready = _old_migrations(build, project)
@@ -123,9 +128,10 @@ def control_plane(build: Build) -> None:
         for change in build.scope.control(project):
             switched = build.add('upgrade_service', change, [ready, last], change.binaries)
             last = ready = _look(build, change, [switched])
+    return last
 
 
-def _node_by_node(build: Build) -> None:
+def _node_by_node(build: Build) -> int | None:
     """Take one control host after the other, all of its projects together.
 
     The first one to have the new code changes the databases, before anything restarts.
@@ -146,6 +152,7 @@ def _node_by_node(build: Build) -> None:
         for change in changes:
             switched = build.add('upgrade_service', change, [last], change.binaries)
             last = _look(build, change, [switched])
+    return last
 
 
 def _nodes(scope: scopes.Scope) -> list[str]:
@@ -238,6 +245,7 @@ def data_plane(build: Build) -> None:
     """Take all other hosts through it: as many at a time as the broker's budget allows."""
     for host in build.scope.data_hosts:
         _verified(build, host, _switched(build, host, None))
+    build.member = machines.others(build.draft, build.scope)
     _compute_hosts(build, lambda drain: drain.host not in build.canaries)
 
 
@@ -253,21 +261,28 @@ def _compute_host(build: Build, drain: drains.Drain) -> None:
     out must never wait for another one to get its turn in the budget.
     """
     host, compute = drain.host, {'binaries': ['nova-compute']}
-    waits = [build.enabled[name] for name in sorted(drain.waits_enabled)]
+    waits: list[int | None] = [build.enabled[name] for name in sorted(drain.waits_enabled)]
     waits += [build.drained[name] for name in sorted(drain.waits_drained)]
-    last = build.draft.add('disable_host', after=waits, host=host, params=compute)
+    alone = host in build.scope.machines and host in build.scope.members
+    waits += [build.member] if alone else []
+    disabled = build.draft.add('disable_host', after=waits, host=host, params=compute)
     if build.scope.request.policy['drain']['instances'] != 'none':
-        last = build.drained[host] = build.draft.add(
+        build.drained[host] = build.draft.add(
             'drain_host',
-            after=[last],
+            after=[disabled],
             host=host,
             params=_drain_params(drain),
             estimate=estimate.drain_seconds(drain.moves, build.scope),
         )
     else:
-        build.drained[host] = last
-    seen = _verified(build, host, _switched(build, host, last))
+        build.drained[host] = disabled
+    last: int | None = build.drained[host]
+    last = machines.change(build.draft, build.scope, host, _switched(build, host, last))
+    if host in build.scope.machines:
+        last = machines.look(build.draft, build.scope, host, last)
+    seen = _verified(build, host, last)
     build.enabled[host] = build.draft.add('enable_host', after=seen, host=host, params=compute)
+    build.member = build.enabled[host] if alone else build.member
 
 
 def _drain_params(drain: drains.Drain) -> dict[str, Any]:
@@ -281,7 +296,7 @@ def _drain_params(drain: drains.Drain) -> dict[str, Any]:
 
 def _switched(build: Build, host: str, last: int | None) -> int | None:
     """Upgrade the data plane services of a host, in the order that the data ask for."""
-    if build.by_host and host not in build.packaged:
+    if build.by_host and build.scope.of_host(host, 'data') and host not in build.packaged:
         last = _packages(build, host, last)
     for change, binaries in data_groups(build.scope, host):
         last = build.add('upgrade_service', change, [last], binaries)
@@ -291,6 +306,8 @@ def _switched(build: Build, host: str, last: int | None) -> int | None:
 def _verified(build: Build, host: str, last: int | None) -> list[int | None]:
     """Read back what runs, then look from outside; return what to wait for."""
     changes = build.scope.of_host(host, 'data')
+    if not changes:
+        return [last]
     for change in changes:
         if 'verify_host' in build.kinds(change):
             last = build.add('verify_host', change, [last], change.binaries)

@@ -60,6 +60,10 @@ class CreateUpgrade(base.Act):
 
       openstack upgrade create prod --to 2026.2 --start --wait --approve-ponr
 
+    To bring the operating systems of two hosts up to date, with restarts where needed::
+
+      openstack upgrade create prod --type host --hosts cmp1,cmp2 --start --wait --approve-ponr
+
     A policy file holds what differs from the defaults, for example::
 
       max_unavailable: 2
@@ -74,7 +78,6 @@ class CreateUpgrade(base.Act):
         parser.add_argument(
             '--to',
             metavar='<release>',
-            required=True,
             help='Release to go to, such as 2026.2; see `upgrade path list`',
         )
         parser.add_argument('--name', metavar='<name>', help='Name of the upgrade')
@@ -84,7 +87,10 @@ class CreateUpgrade(base.Act):
             help='How hosts are upgraded; see `upgrade strategy list`',
         )
         parser.add_argument(
-            '--type', choices=['service'], help='What is upgraded: the OpenStack services'
+            '--type',
+            choices=['service', 'host', 'all'],
+            help='What is upgraded: the OpenStack services (default), the operating systems of '
+            'hosts (no --to then), or both in one pass over each drained host',
         )
         parser.add_argument('--policy', metavar='<file>', help='Policy file, YAML or JSON')
         for option, what in (
@@ -112,6 +118,8 @@ class CreateUpgrade(base.Act):
         """Create it, start it, follow it."""
         if parsed_args.accept and not parsed_args.start:
             raise exceptions.CommandError('--accept goes with --start')
+        if not parsed_args.to and parsed_args.type != 'host':
+            raise exceptions.CommandError('--to is needed: name the release to go to')
         made = self.api.ask('/upgrades', self._body(parsed_args))
         watcher = self.watcher(made['id'])
         watcher.upgrade = made

@@ -48,11 +48,11 @@ class ValidationTest(base.TestCase):
         create = schemas.UPGRADE_CREATE
         right = {'cluster': 'c', 'to_release': '2026.2'}
         for value, said in (
-            ({'cluster': 'c'}, 'to_release: is required.'),
+            ({'to_release': '2026.2'}, 'cluster: is required.'),
             ({**right, 'hosts': 'cmp1'}, 'hosts: must be of type array.'),
             ({**right, 'hosts': ['a', 'a']}, 'hosts: must not name anything twice.'),
             ({**right, 'approve_ponr': 1}, 'approve_ponr: must be of type boolean.'),
-            ({**right, 'type': 'all'}, 'type: must be one of service.'),
+            ({**right, 'type': 'x'}, 'type: must be one of service, host, all.'),
             ([], 'body: must be of type object.'),
         ):
             self.assertEqual(said, self.sentence(create, value))

@@ -52,7 +52,11 @@ class PackageStrategy(PlainStrategy):
     unit_of_change = 'host'
 
 
-STRATEGIES = {'source': PlainStrategy(), 'package': PackageStrategy()}
+STRATEGIES = {
+    'source': PlainStrategy(),
+    'package': PackageStrategy(),
+    'host': PackageStrategy(),
+}
 
 
 def host_services(name: str, spec: Mapping[str, Any]) -> list[model.Service]:
@@ -117,6 +121,7 @@ def make_request(cloud: Mapping[str, Any]) -> planner.Request:
         to_release=cloud.get('to', '2026.2'),
         upgrade_id='test',
         strategy=cloud.get('strategy', 'source'),
+        type=cloud.get('type', 'service'),
         policy=policy.merge_policy(cloud.get('policy')),
         selection=model.Selection(**selection),
     )

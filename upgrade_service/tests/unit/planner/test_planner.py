@@ -52,6 +52,14 @@ class TestRandomClouds(base.TestCase):
             found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
             self.assertEqual([], found, f'seed {seed}')
 
+    def test_accepted_with_hosts(self):
+        for seed in range(60):
+            kind = {'type': 'host', 'strategy': 'host'} if seed % 2 else {'type': 'all'}
+            cloud = clouds.draw(seed) | kind
+            plan, inventory, request = clouds.make_plan(cloud)
+            found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+            self.assertEqual([], found, f'seed {seed}')
+
     def test_same_again(self):
         for seed in range(20):
             first, second = (

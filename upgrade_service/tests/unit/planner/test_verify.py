@@ -273,6 +273,20 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
     ('packages', 'OneControlHost', unchain('upgrade_packages', host='ctl2')),
     ('packages', 'ProjectsInOrder', unchain('upgrade_service', host='ctl1', project='nova')),
     ('packages', 'HostSequence', unchain('upgrade_packages', host='cmp1')),
+    ('hosts', 'OneMember', unchain('upgrade_host', host='ctl2')),
+    (
+        'hosts',
+        'OneMember',
+        lambda s: change(
+            s, find(s, 'disable_host', 'both'), parents=(s[gate_of(s, 'data_plane')].ord,)
+        ),
+    ),
+    (
+        'hosts',
+        'PersonAsked',
+        lambda s: change(s, gate_of(s, 'control_plane'), params={'person': False}),
+    ),
+    ('both', 'HostSequence', unchain('reboot_host', host='cmp1')),
     ('lab', 'ProjectsInOrder', unchain('upgrade_service', project='placement')),
     ('two-controllers', 'OneControlHost', unchain('upgrade_service', host='ctl2', project='nova')),
     ('two-controllers', 'OneControlHost', unchain('restart_service', host='ctl2', project='nova')),
