@@ -11,15 +11,16 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional quickstart'
-TIERS="$DEFAULT_TIERS docs"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-baseline"
+DEFAULT_TIERS='lint types unit functional quickstart chaos-smoke'
+TIERS="$DEFAULT_TIERS chaos docs facts strategies"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
 FAILED=0
 SKIPPED=0
 REGEX=
 SCRATCH=
+SEEDS=50
 
 usage() {
     cat <<EOF
@@ -35,10 +36,25 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
               ports with data in a temporary directory, and stopped at the end
   quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
               then runs the new release; one test
+  facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
+              the package index, and compares what they say with projects/wheel-facts.yaml
+  strategies  stestr on upgrade_service/tests/strategies: each against the real program, Puppet's
+              server and PuppetDB and kolla-ansible among them, which are installed when missing
+              (needs root); append what it says to tools/ledger.txt
+  chaos-smoke the service under faults, with real servers as above (needs root): a run for each
+              kind of fault, death at each place where a process touches the world, and some
+              builds that are broken on purpose and must be caught
+  chaos       the protocol model within larger bounds, long made-up histories, every broken
+              build, and --seeds runs with many faults each; adds a line to tools/ledger-chaos.txt
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
   lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+  lab-restarts  the same while an engine and the conductor are killed, MariaDB, RabbitMQ and
+              keystone are restarted and a compute loses its power; append what it says to
+              tools/ledger.txt
+  lab-rollback  the same cloud, upgraded to the gate before the points of no return and taken back;
+              twenty minutes; append what it says to tools/ledger.txt
   lab-baseline  the same upgrade by hand and by the service, two pairs, with medians; half an hour;
               append what it says to tools/ledger.txt
 EOF
@@ -46,6 +62,7 @@ EOF
 
 Options:
   --regex REGEX  only the unit and functional tests whose id matches
+  --seeds N      runs with random faults of the tier chaos (default: 50)
   --help         this text
 
 Environment:
@@ -204,8 +221,9 @@ tier_unit() {
 }
 
 install_servers() {
+    # install_servers PROFILE: the packages that bindep.txt lists for it.
     local missing policy=/usr/sbin/policy-rc.d made=
-    missing=$(bindep --brief test) && return
+    missing=$(bindep --brief "$1") && return
     command -v apt-get >/dev/null || give_up "install these packages first: ${missing//$'\n'/ }"
     [ "$(id -u)" = 0 ] || give_up "as root: apt-get install ${missing//$'\n'/ }"
     say "installing ${missing//$'\n'/ }"
@@ -222,17 +240,53 @@ install_servers() {
             apt-get -q -y install --no-install-recommends $missing
     } >"$SCRATCH/apt.log" 2>&1 || tail -n 20 "$SCRATCH/apt.log"
     [ -z "$made" ] || rm -f $policy
-    bindep --brief test >/dev/null || give_up "these packages do not install: $(bindep --brief test)"
+    bindep --brief "$1" >/dev/null || give_up "these packages do not install: $(bindep --brief "$1")"
 }
 
 tier_functional() {
     if [ -z "${OS_TEST_DBAPI_ADMIN_CONNECTION:-}" ] || [ -z "${UPGRADE_TEST_RABBIT_URL:-}" ]; then
-        install_servers
+        install_servers test
         export UPGRADE_TEST_SERVERS=$SCRATCH/servers
         gate servers tools/servers.sh start
         eval "$(tools/servers.sh env)"
     fi
     run_stestr ./upgrade_service/tests/functional
+}
+
+tier_strategies() {
+    install_servers strategies
+    export UPGRADE_TEST_SERVERS=$SCRATCH/servers UPGRADE_TEST_KOLLA=$SCRATCH/kolla
+    export UPGRADE_TEST_UV=$VENV.uv/bin/uv
+    export UPGRADE_TEST_SERVER_LIST='postgresql puppetdb puppetserver'
+    gate servers tools/servers.sh start
+    eval "$(tools/servers.sh env)"
+    # kolla-ansible brings an Ansible of its own
+    install_uv
+    gate kolla-ansible env -u VIRTUAL_ENV "$VENV.uv/bin/uv" venv --quiet --python "$(find_python)" \
+        "$UPGRADE_TEST_KOLLA"
+    gate kolla-ansible-install "$VENV.uv/bin/uv" pip install --quiet \
+        --python "$UPGRADE_TEST_KOLLA/bin/python" kolla-ansible
+    run_stestr ./upgrade_service/tests/strategies
+    tools/servers.sh stop
+}
+
+chaos() {
+    # The suite starts servers of its own, which it kills.
+    install_servers test
+    python -m upgrade_service.tests.chaos --folder "$SCRATCH/chaos" "$@" 2>&1 |
+        tee "$SCRATCH/chaos.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/chaos.log"
+}
+
+tier_chaos-smoke() {
+    # Every day another part of what is too much for each change.
+    chaos --rows --sites --slice "$(($(date +%j | sed 's/^0*//') % 4))/4" --broken quick
+}
+
+tier_chaos() {
+    python -m upgrade_service.tests.model --steps 10000 2>&1 | tee "$SCRATCH/model.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/model.log"
+    chaos --figures 100 --broken --seeds "$SEEDS" --first "$((RANDOM * 1000))" --ledger
 }
 
 free_port() {
@@ -257,8 +311,30 @@ tier_docs() {
     gate api-ref sphinx api-ref/source api-ref/build/html
 }
 
+tier_facts() {
+    local release=() project
+    for project in 2023.1 2024.1 2025.1 2025.2 2026.1 2026.2; do
+        release+=(--release "$project")
+    done
+    gate facts-of-nova tools/refresh-facts --check --project nova "${release[@]}"
+    for project in keystone glance placement neutron cinder heat; do
+        gate "facts-of-$project" tools/refresh-facts --check --project "$project" \
+            --release 2025.1 --release 2026.1
+    done
+}
+
 tier_lab() {
     tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-restarts() {
+    tools/lab/restarts 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-rollback() {
+    tools/lab/rollback 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 
@@ -280,6 +356,11 @@ main() {
             --regex)
                 [ $# -gt 1 ] || die '--regex needs a regular expression'
                 REGEX=$2
+                shift
+                ;;
+            --seeds)
+                [[ ${2:-} =~ ^[0-9]+$ ]] || die '--seeds needs a number'
+                SEEDS=$2
                 shift
                 ;;
             *)

@@ -62,10 +62,17 @@ class Host:
     routers: int = 0  #: routers and DHCP networks served by agents on it
     vcpus: int = 0  #: capacity for instances, allocation ratio applied
     ram_mb: int = 0
+    disk_gb: int | None = None  #: None: nobody counts disk here (shared storage, or unknown)
+    pcpus: int = 0  #: CPUs for servers with dedicated ones
     hypervisor_version: int | None = None
+    traits: frozenset[str] = frozenset()  #: placement's, of its resource provider
+    #: metadata of its aggregates: key -> values
+    aggregates: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    #: what its engine says of backups, disks and members of quorums: {backup, disks, members}
+    readiness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """A tenant's instance, as far as moving it matters."""
 
@@ -75,9 +82,15 @@ class Server:
     state: str  #: nova's status: 'ACTIVE', 'ERROR' …
     vcpus: int = 1
     ram_mb: int = 512
+    disk_gb: int = 0  #: on the host's own disk: none for a server that boots from a volume
+    pcpus: int = 0  #: of its vCPUs, those that are dedicated; they are not in `vcpus`
     az: str | None = None
     group: str | None = None  #: server group id
-    group_policy: str | None = None  #: 'anti-affinity', 'affinity' …
+    group_policy: str | None = None  #: 'anti-affinity', 'affinity', 'soft-anti-affinity' …
+    group_max: int = 1  #: members of an anti-affinity group that one host may hold
+    tenant: str | None = None  #: keystone project that owns it
+    #: what its flavor asks of a host: the extra specs that a scheduler reads
+    specs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,16 +154,22 @@ POLICY_DEFAULTS: dict[str, Any] = {
     'per_az': None,
     'canary': {'hosts': 1, 'soak_seconds': 0},
     'drain': {
+        'mode': 'balanced',
         'instances': 'live',
         'on_stuck': 'abort',
         'on_immovable': 'block',
         'no_progress_seconds': 300,
         'settle_seconds': 5,
         'parallel': 1,
+        'incoming': 2,
+        'total': 64,
+        'mib_per_second': 1126,
     },
     'failure': {'max_consecutive': 2, 'max_percent': 10},
     'gates': ['finish'],
-    'backup': {'database': True},
+    'backup': {'database': True, 'verify': True},
+    'rehearse': {'database': False, 'config': True},
+    'tidy': {'archive': False, 'purge_days': None},
     'skip_projects': [],
     'commits': {},
 }
@@ -180,12 +199,16 @@ POLICY_SCHEMA: dict[str, Any] = {
             'type': 'object',
             'additionalProperties': False,
             'properties': {
+                'mode': {'enum': ['min-migrations', 'balanced']},
                 'instances': {'enum': ['live', 'none']},
                 'on_stuck': {'enum': ['abort', 'force_complete', 'leave']},
                 'on_immovable': {'enum': ['block', 'skip']},
                 'no_progress_seconds': _SECONDS,
                 'settle_seconds': _SECONDS,
                 'parallel': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'incoming': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'total': {'type': 'integer', 'minimum': 1, 'maximum': 10000},
+                'mib_per_second': {'type': 'integer', 'minimum': 1, 'maximum': 1000000},
             },
         },
         'failure': {
@@ -204,7 +227,20 @@ POLICY_SCHEMA: dict[str, Any] = {
         'backup': {
             'type': 'object',
             'additionalProperties': False,
-            'properties': {'database': {'type': 'boolean'}},
+            'properties': {'database': {'type': 'boolean'}, 'verify': {'type': 'boolean'}},
+        },
+        'rehearse': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {'database': {'type': 'boolean'}, 'config': {'type': 'boolean'}},
+        },
+        'tidy': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {
+                'archive': {'type': 'boolean'},
+                'purge_days': {'type': ['integer', 'null'], 'minimum': 1, 'maximum': 36500},
+            },
         },
         'skip_projects': {'type': 'array', 'uniqueItems': True, 'items': {'type': 'string'}},
         'commits': {
@@ -239,6 +275,8 @@ class Kind:
     undo: bool = False  #: a strategy can undo it
     skippable: bool = False  #: an operator may go on without it
     timeout: int = 600  #: seconds from start to close
+    #: a failure may pass by itself; what only a person can mend is not tried again
+    again: bool = True
     estimate: int = 5  #: seconds, when nothing better is known
 
 
@@ -250,8 +288,32 @@ KINDS: dict[str, Kind] = {
     'upgrade_check': Kind(
         'host', "ask the new code's own upgrade check", skippable=True, timeout=900, estimate=8
     ),
+    'rehearse_config': Kind(
+        'host',
+        'hold its configuration against the options of the new version',
+        skippable=True,
+        again=False,
+        timeout=900,
+        estimate=5,
+    ),
     'backup_database': Kind(
         'host', 'dump the databases', skippable=True, timeout=14400, estimate=10
+    ),
+    'verify_backup': Kind(
+        'host',
+        'restore the dump once, to prove it',
+        skippable=True,
+        again=False,
+        timeout=14400,
+        estimate=10,
+    ),
+    'rehearse_database': Kind(
+        'host',
+        'upgrade a copy of the databases',
+        skippable=True,
+        again=False,
+        timeout=14400,
+        estimate=40,
     ),
     'db_expand': Kind(
         'host', 'extend the schema; old code keeps working', timeout=14400, estimate=8
@@ -264,6 +326,16 @@ KINDS: dict[str, Kind] = {
     ),
     'online_migrations': Kind(
         'host', 'rewrite rows to the new form', ponr=True, timeout=86400, estimate=10
+    ),
+    'db_archive': Kind(
+        'host', 'move deleted rows out of the way', ponr=True, timeout=86400, estimate=10
+    ),
+    'db_purge': Kind('host', 'drop deleted rows', ponr=True, timeout=86400, estimate=10),
+    'check_records': Kind(
+        'host', 'see that all records of its services agree', again=False, timeout=600, estimate=2
+    ),
+    'check_versions': Kind(
+        'cloud', 'see that no old code runs any more', again=False, timeout=600, estimate=5
     ),
     'stop_service': Kind(
         'host',
@@ -297,6 +369,13 @@ KINDS: dict[str, Kind] = {
         ponr=True,
         timeout=900,
         estimate=10,
+    ),
+    'check_members': Kind('host', 'wait until its quorum is whole', timeout=900, estimate=5),
+    'finish_members': Kind(
+        'host', 'make the upgrade of a quorum final', ponr=True, timeout=3600, estimate=10
+    ),
+    'reset_records': Kind(
+        'host', 'let services of the old release register again', timeout=600, estimate=5
     ),
     'upgrade_host': Kind(
         'host',
@@ -355,7 +434,8 @@ class Step:
     parents: tuple[int, ...] = ()
     ponr: bool = False
     estimate: int = 0  #: seconds
-    direction: str = 'forward'  #: 'release' steps run only after a cancel
+    direction: str = 'forward'  #: 'back': a step of the way back, run only after `rollback`
+    undo_of: int | None = None  #: the step without which there is nothing to do here
 
     @property
     def what(self) -> Kind:
@@ -378,7 +458,8 @@ class Plan:
     fingerprint: str  #: of the inventory it was made for
     moves: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: server id -> last host
     problems: tuple[Problem, ...] = ()
+    undo: tuple[Step, ...] = ()  #: the way back, numbered after the steps
 
     def digest(self) -> str:
-        """Digest of the steps, in a form that survives the database."""
-        return digest([dataclasses.asdict(s) for s in self.steps])
+        """Digest of the steps and the way back, in a form that survives the database."""
+        return digest([dataclasses.asdict(s) for s in (*self.steps, *self.undo)])

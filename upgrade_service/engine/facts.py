@@ -46,6 +46,7 @@ def operating_system() -> dict[str, str]:
 def collect(agent: str, host: str, allowed: settings.Allowed) -> dict[str, Any]:
     """Make the payload of a `facts` message."""
     return {
+        **allowed.facts(),  # first: no strategy may speak of who we are
         'v': 1,
         'type': 'facts',
         'agent': agent,
@@ -55,5 +56,4 @@ def collect(agent: str, host: str, allowed: settings.Allowed) -> dict[str, Any]:
         'version': version(),
         'data_digest': allowed.projects.digest,
         'os': operating_system(),
-        **allowed.facts(),
     }

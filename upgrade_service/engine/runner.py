@@ -128,6 +128,7 @@ class Runner:
                 '--property=TasksMax=4096',
                 '--property=MemoryMax=75%',
                 '--property=KillMode=control-group',
+                f'--property=TimeoutStopSec={shim.GRACE:.0f}',
             ]
             subprocess.run(
                 [*wrap, *limits, '--', *argv], check=True, timeout=30, stdin=subprocess.DEVNULL
@@ -207,6 +208,11 @@ class Runner:
             return False
         journal.sync_directory(place)
         return True
+
+    def abort(self, step: str, attempt: int) -> None:
+        """Ask the shim of an attempt to end, if its job may be interrupted."""
+        with contextlib.suppress(OSError):
+            (self.directory(step, attempt) / 'abort').touch(mode=0o600)
 
     def outcome(self, step: str, attempt: int) -> dict[str, Any] | None:
         """Read the outcome slot; None if it is not filled."""

@@ -176,7 +176,7 @@ class HostUpgradeStrategy(base.UpgradeStrategy):
         """Report the kernel, and whether a restart is asked for."""
         system = System(site)
         return {
-            'host': {
+            'machine': {
                 'kernel': platform.release(),
                 'newest_kernel': system.newest_kernel(),
                 'restart': system.asked(),

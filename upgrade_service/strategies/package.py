@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import os
 from typing import Any
 
-from upgrade_service import exception, model
-from upgrade_service.strategies import base, package_jobs, source_jobs
+from upgrade_service import model
+from upgrade_service.strategies import base, database, members, package_jobs, source_jobs
 from upgrade_service.strategies import package_layout as layouts
 from upgrade_service.strategies import source as sources
 
@@ -21,7 +21,7 @@ NAMES = {
     'type': 'array',
     'items': {'type': 'string', 'pattern': r'^[a-z0-9*?][A-Za-z0-9+._*?\[\]-]*\Z'},
 }
-_SHARED = ('config', 'backup', 'ready', 'systemctl', 'restart_timeout', 'min_free_mb')
+_SHARED = ('config', 'backup', 'members', 'ready', 'systemctl', 'restart_timeout', 'min_free_mb')
 
 SETTINGS_SCHEMA: dict[str, Any] = {
     'type': 'object',
@@ -53,23 +53,20 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['projects'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': package_jobs.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
+    **database.JOBS,
+    **members.JOBS,
     'upgrade_packages': package_jobs.upgrade_packages,
-    'upgrade_service': package_jobs.upgrade_service,
     'stop_service': source_jobs.stop_service,
+    'upgrade_service': package_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
 _UNDO: dict[str, _Maker] = {
     'upgrade_packages': package_jobs.undo_packages,
+    'stop_service': source_jobs.restart_service,
     'upgrade_service': package_jobs.undo_service,
 }
 #: most versions that the facts list of one package
@@ -119,7 +116,10 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p, found in there.items()
-            }
+            },
+            'backup': database.readiness(layout),
+            'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     @staticmethod
@@ -142,8 +142,10 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
     def check(self, task: base.Task, site: base.Site) -> bool:
         """Tell whether nothing is left to do."""
         layout = layouts.Layout(site)
+        if task.direction == 'back':
+            return False  # the record of the transaction says what is left to undo
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         if task.kind not in ('upgrade_packages', 'upgrade_service') or layout.tool.standing():
             return False
         if layout.wanted(layouts.goal(task)):
@@ -167,7 +169,7 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'stop_service':
             return source_jobs.restart_service(task, layouts.Layout(site), site)
         if task.kind not in _UNDO:
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
+            return self.run(task, site)
         return _UNDO[task.kind](task, layouts.Layout(site), site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:

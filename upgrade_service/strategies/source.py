@@ -11,13 +11,11 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service import exception
-from upgrade_service.strategies import base, source_install, source_jobs
+from upgrade_service.strategies import base, database, members, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _TEXTS = {'type': 'array', 'items': {'type': 'string', 'pattern': r'^[^-\n][^\n]*\Z'}}
-_ARGV = {'type': 'array', 'minItems': 1, 'items': {'type': 'string'}, 'prefixItems': [_PATH]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -58,7 +56,8 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         git=_map({'type': 'string', 'pattern': '^[^-]'}),
         git_command=_PATH,
         config=_map({'type': 'array', 'items': {'type': 'string'}}),
-        backup=_object(dir=_PATH, command=_ARGV, complete={'type': 'string', 'minLength': 4}),
+        backup=database.SETTINGS_SCHEMA,
+        members=members.SETTINGS_SCHEMA,
         ready=_map(
             _object(
                 url={'type': 'string', 'pattern': '^https?://'},
@@ -73,16 +72,15 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['root'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_install.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
+    **database.JOBS,
+    **members.JOBS,
+    'rehearse_config': source_jobs.rehearse_config,
+    'rehearse_database': database.rehearse_database,
+    'reset_records': database.commands,
     'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
@@ -118,13 +116,18 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p in there
-            }
+            },
+            'backup': database.readiness(layout),
+            'members': members.facts(site.settings),
+            'disks': database.disks(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
         """Allow only projects that are known, and that are on this host."""
         if task.kind == 'check_host' and task.project is None:
             return None
+        if task.kind in members.JOBS:
+            return None  # the settings say whom it may ask
         layout = layouts.Layout(site)
         if task.project is None or task.project not in layout.projects:
             return f'no project data for {str(task.project)[:64]}'
@@ -144,7 +147,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'upgrade_service':
             return layout.is_current(project, version) and not self._wrong_units(task, layout)
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         return False
 
     # -- doing ---------------------------------------------------------------------------------
@@ -162,16 +165,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         """Switch back to the version that it came from, or start what was stopped."""
         if task.kind == 'stop_service':
             return source_jobs.restart_service(task, layouts.Layout(site), site)
-        if task.kind != 'upgrade_service' or not task.params.get('from_version'):
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
-        layout = layouts.Layout(site)
-        params = {
-            'version': task.params['from_version'],
-            'from_version': task.params.get('version'),
-            **{k: v for k, v in task.params.items() if k == 'units'},
-        }
-        back = base.Task(**{**vars(task), 'params': params})
-        return source_jobs.upgrade_service(back, layout, site)
+        return self.run(task, site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:
         project = str(task.project)

@@ -1,6 +1,7 @@
 """Clusters, and what discovery found in them."""
 
 import collections
+from importlib import metadata
 from typing import Any
 
 from upgrade_service import exception
@@ -23,8 +24,31 @@ def index(ask: Ask) -> Answer:
     return ask.page('clusters', rows, 'id', types.Cluster.of)
 
 
+def installed_inventories() -> list[Row]:
+    """List the inventory plugins that are installed: {name, package, version}."""
+    found = metadata.entry_points(group='upgrade_service.inventories')
+    return [
+        {
+            'name': entry.name,
+            'package': entry.dist.name if entry.dist else '',
+            'version': entry.dist.version if entry.dist else '',
+        }
+        for entry in sorted(found, key=lambda e: e.name)
+    ]
+
+
+def inventories(ask: Ask) -> Answer:
+    """List the inventory plugins."""
+    return Answer({'inventories': [types.Inventory.of(row) for row in installed_inventories()]})
+
+
 def create(ask: Ask) -> Answer:
     """Take a cluster under care; nothing is discovered until it is asked for."""
+    known = [row['name'] for row in installed_inventories()]
+    for name in ask.body.get('inventories', ()):
+        if name not in known:
+            rule = f'there is no plugin {name}; installed are {", ".join(known)}'
+            raise exception.Invalid(field='inventories', rule=rule)
 
     def shown(row: Row) -> Answer:
         at = f'{ask.base}{ask.path}/{row["id"]}'
@@ -89,6 +113,17 @@ def _engines(ask: Ask, host: str | None = None) -> dict[str, bool]:
         agent['host']: views.is_up(agent, now, timeout)
         for agent in db_api.agent_list(ask.ctx, filters)
     }
+
+
+def declare_lost(ask: Ask) -> Answer:
+    """Give up a host for ever: its steps are skipped, its engine is trusted no more."""
+    ident, name = get(ask)['id'], ask.refs['host']
+    found = db_api.service_list(ask.ctx, ident, {'host': name})
+    asked = ask.change(lambda row: Answer(views.host(row, found, {})))
+    db_api.host_lost(ask.ctx, ident, name, ask.body['reason'], asked)
+    for row in db_api.upgrade_list(ask.ctx, {'live_cluster_id': ident}):
+        ask.bell.advance(ask.ctx, row['id'])
+    return asks.answered(asked)
 
 
 def services(ask: Ask) -> Answer:

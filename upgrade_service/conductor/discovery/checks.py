@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from upgrade_service import model
+from upgrade_service.conductor.discovery import readiness
 
 Engines = Mapping[str, Mapping[str, Any]]  #: host -> row of its engine
 Problems = Iterator[model.Problem]
@@ -28,11 +29,15 @@ def problems(
     found.extend(_stale_facts(inventory, facts_max_age))
     found.extend(_clock_skew(inventory, engines))
     found.extend(_unknown_host(inventory, engines))
+    orphaned = dict(readiness.orphans(inventory))
+    found.extend(orphaned.values())
+    alive = [s for s in inventory.services if s not in orphaned]
     for look in SERVICE_CHECKS:
-        found.extend(p for s in inventory.services if (p := look(s)) is not None)
+        found.extend(p for s in alive if (p := look(s)) is not None)
     found.extend(_unknown_version(inventory, projects))
     found.extend(_mixed_versions(inventory))
     found.extend(_server_error(inventory))
+    found.extend(readiness.problems(inventory, projects))
     return found
 
 

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import draft, drain, machines, problems, stages
+from upgrade_service.conductor.planner import (
+    draft,
+    drain,
+    estimate,
+    machines,
+    problems,
+    stages,
+    undo,
+)
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.conductor.planner.request import Request, share
 from upgrade_service.projects import loader
@@ -35,7 +43,7 @@ def make_plan(
     drains = _drains(scope)
     build = stages.Build(
         scope=scope,
-        draft=draft.Draft(request.policy, request.strategy, machines.first_stage(scope)),
+        draft=draft.Draft(request.policy, request.strategy, no_return=machines.first_stage(scope)),
         drains=drains,
         canaries=frozenset(d.host for d in drains.order[: request.policy['canary']['hosts']]),
     )
@@ -49,19 +57,18 @@ def make_plan(
         fingerprint=inventory.fingerprint(),
         moves=drains.last_hosts(),
         problems=tuple(problems.find_problems(scope, drains)),
+        undo=undo.way_back(scope, build.draft.steps),
     )
 
 
 def _drains(scope: scopes.Scope) -> drain.Drains:
-    policy = scope.request.policy
     hosts = scope.compute_hosts
-    if policy['drain']['instances'] == 'none':
+    if scope.request.policy['drain']['instances'] == 'none':
         return drain.Drains(order=[drain.Drain(host) for host in hosts])
-    one_by_one = share(policy['max_unavailable'], len(hosts)) == 1
     return drain.plan_drains(
         scope.inventory,
         hosts,
         scope.upgraded,
-        spread=one_by_one,
-        on_immovable=policy['drain']['on_immovable'],
+        scope.request.policy,
+        lambda host: estimate.upgrade_seconds(scope, host),
     )

@@ -15,10 +15,16 @@ class Draft:
     """Collects steps, stage by stage."""
 
     def __init__(
-        self, policy: Mapping[str, Any], strategy: str, no_return: str | None = None
+        self,
+        policy: Mapping[str, Any],
+        strategy: str,
+        direction: str = 'forward',
+        first: int = 1,
+        no_return: str | None = None,
     ) -> None:
         """Begin; the gate before stage `no_return` asks for the points of no return in it."""
         self.steps: list[model.Step] = []
+        self._direction, self._first = direction, first
         self._policy = policy
         self._strategy = strategy
         self._no_return = no_return
@@ -42,6 +48,7 @@ class Draft:
         params: Mapping[str, Any] | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        undo_of: int | None = None,
         strategy: str | None = None,
     ) -> int:
         """Append a step and return its number.
@@ -51,7 +58,7 @@ class Draft:
         """
         if self._stage != self._wanted:
             self._open()
-        here = {n for n in after if n is not None and self.steps[n - 1].stage == self._stage}
+        here = {n for n in after if n is not None and self.of(n).stage == self._stage}
         parents = tuple(sorted(here)) or self._gate
         return self._append(
             kind,
@@ -62,8 +69,13 @@ class Draft:
             params=params or {},
             ponr=ponr,
             estimate=estimate,
+            undo_of=undo_of,
             strategy=strategy,
         )
+
+    def of(self, number: int) -> model.Step:
+        """Return the step of a number."""
+        return self.steps[number - self._first]
 
     def _open(self) -> None:
         if self.steps:
@@ -87,11 +99,12 @@ class Draft:
         service: str | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        undo_of: int | None = None,
         strategy: str | None = None,
     ) -> int:
         facts = model.KINDS[kind]
         step = model.Step(
-            ord=len(self.steps) + 1,
+            ord=len(self.steps) + self._first,
             stage=self._stage,
             kind=kind,
             host=host,
@@ -102,6 +115,8 @@ class Draft:
             parents=parents,
             ponr=facts.ponr if ponr is None else ponr,
             estimate=facts.estimate if estimate is None else estimate,
+            direction=self._direction,
+            undo_of=undo_of,
         )
         for parent in parents:
             self._loose.pop(parent, None)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from upgrade_service import model
+from upgrade_service.conductor.planner import databases, hops, machines
 from upgrade_service.conductor.planner import drain as drains
-from upgrade_service.conductor.planner import hops, machines
 from upgrade_service.conductor.planner import scope as scopes
 
 #: seconds after which an engine's facts are too old to plan with
@@ -20,6 +20,7 @@ def find_problems(scope: scopes.Scope, planned: drains.Drains) -> list[model.Pro
         *hops.find_problems(scope),
         *_of_selection(scope),
         *_of_holders(scope),
+        *_of_backups(scope),
         *_of_shared_hosts(scope),
         *planned.problems,
     ]
@@ -201,3 +202,35 @@ def _of_shared_hosts(scope: scopes.Scope) -> Iterator[model.Problem]:
             'at once, before it is drained',
             hint='its nova-compute goes on with the code it has loaded, and restarts later',
         )
+
+
+def _of_backups(scope: scopes.Scope) -> Iterator[model.Problem]:
+    """Dumps that cannot be made, or not be proved, where the policy wants them."""
+    policy = scope.request.policy
+    for name in scope.order:
+        change = scope.first_control(name) or databases.any_control(scope, name)
+        if change is None or not scope.projects.get(name).databases:
+            continue
+        said = scope.inventory.hosts[change.host].readiness.get('backup')
+        if not policy['backup']['database'] or said is None:
+            continue
+        if not said['ready']:
+            yield model.Problem(
+                code='backup_impossible',
+                severity='blocking',
+                host=change.host,
+                service=name,
+                message=f'the databases of {name} cannot be dumped on {change.host}: '
+                f'{said["reason"]}',
+                hint=f'mend `backup` in engine.d/{scope.request.strategy}.yaml there, or set the '
+                'policy backup.database to false',
+            )
+        elif policy['backup']['verify'] and not said['provable']:
+            yield model.Problem(
+                code='backup_unproved',
+                severity='warning',
+                host=change.host,
+                service=name,
+                message=f'the dump of {name} cannot be restored to prove it on {change.host}',
+                hint=f'name backup server and scratch in engine.d/{scope.request.strategy}.yaml',
+            )

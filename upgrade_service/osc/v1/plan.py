@@ -9,7 +9,7 @@ from cliff.formatters import base as formatters
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from upgrade_service.osc import columns, render, resources
+from upgrade_service.osc import columns, graph, render, resources
 from upgrade_service.osc.v1 import base
 from upgrade_service.osc.v1 import upgrade as upgrades
 
@@ -42,7 +42,7 @@ STEP_FIELDS = (
 
 
 class Tree(formatters.ListFormatter):
-    """The name `tree` among the formats of `plan show`; :class:`ShowPlan` draws it."""
+    """The names `tree` and `dot` among the formats of `plan show`; :class:`ShowPlan` draws."""
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         """Have no options."""
@@ -54,7 +54,7 @@ class Tree(formatters.ListFormatter):
         stdout: TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Refuse: a tree is drawn from the plan, not from a table."""
+        """Refuse: they are drawn from the plan, not from a table."""
         raise NotImplementedError
 
 
@@ -64,8 +64,9 @@ class ShowPlan(base.List):
     Example: openstack upgrade plan show first
     The default format is a tree: stages, hosts (those that are alike once), steps, with marks
     for what runs beside other steps, what can be undone and each point of no return.
-    `-f json` gives the whole plan, with moves, digest and estimate; `-f table`, csv, yaml and
-    value list its steps.
+    `--undo` draws what a rollback would do instead.
+    `-f json` gives the whole plan, with moves, digest and estimate; `-f dot` a graph for
+    Graphviz (`… -f dot | dot -Tsvg`); `-f table`, csv, yaml and value list its steps.
     """
 
     fields = (
@@ -85,7 +86,7 @@ class ShowPlan(base.List):
 
     @property
     def formatter_namespace(self) -> str:
-        """The formats of this command: those of lists and `tree`."""
+        """The formats of this command: those of lists, `tree` and `dot`."""
         return 'upgrade_service.osc.plan_formatters'
 
     @property
@@ -97,11 +98,16 @@ class ShowPlan(base.List):
         """Add the upgrade."""
         parser = super().get_parser(prog_name)
         upgrades.add_upgrade(parser)
+        parser.add_argument(
+            '--undo', action='store_true', help='Draw the way back: what `rollback` would do'
+        )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the steps."""
         self.plan = self.api.document(f'/upgrades/{args.upgrade}/plan')
+        if args.undo:
+            self.plan = render.way_back(self.plan)
         return [
             {'stage': stage['name'], **step}
             for stage in self.plan.get('stages') or ()
@@ -116,6 +122,8 @@ class ShowPlan(base.List):
         if parsed_args.formatter == 'tree':
             marks = render.marks_for(getattr(out, 'encoding', None) or 'utf-8')
             out.write(render.tree(self.plan, marks) + '\n')
+        elif parsed_args.formatter == 'dot':
+            out.write(graph.dot(self.plan))
         elif parsed_args.formatter == 'json' and not parsed_args.columns:
             out.write(json.dumps(self.plan, indent=None if parsed_args.noindent else 2) + '\n')
         else:
@@ -286,3 +294,27 @@ class SkipStep(_StepVerb):
         if args.force and not args.reason:
             raise exceptions.CommandError('--force needs --reason')
         return {'force': args.force, 'reason': args.reason}
+
+
+class ResolveStep(_StepVerb):
+    """Say how a failed or unknown step really ended; you looked.
+
+    Example: openstack upgrade step resolve first 57 --outcome succeeded --evidence "saw it run"
+    """
+
+    verb = 'resolve'
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add --outcome and --evidence."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--outcome', choices=['succeeded', 'failed'], required=True, help='How it ended'
+        )
+        parser.add_argument(
+            '--evidence', metavar='<text>', required=True, help='How you know; it is audited'
+        )
+        return parser
+
+    def body(self, args: argparse.Namespace) -> Row:
+        """Name outcome and evidence."""
+        return {'outcome': args.outcome, 'evidence': args.evidence}

@@ -194,6 +194,47 @@ class MergeTest(base.TestCase):
             [('server_error', 'warning', 'cmp1')], self.problems([compute('cmp1'), broken], rows)
         )
 
+    def ready(self, **facts: Any) -> list[tuple[str, str, str | None]]:
+        engine = agent('c1', nova('33.0.2', 'nova-compute'))
+        engine['facts'].update(facts)
+        return self.problems([compute('c1')], [engine])
+
+    def test_disks_and_quorums(self) -> None:
+        self.assertEqual([], self.ready(disks={'/opt': {'free_mb': 1024, 'min_mb': 1024}}))
+        low = self.ready(disks={'/opt': {'free_mb': 10, 'min_mb': 1024}})
+        self.assertEqual([('disk_low', 'blocking', 'c1')], low)
+        whole = {'size': 1, 'cluster': 'x', 'faults': []}
+        self.assertEqual([], self.ready(members={'rabbitmq': whole}))
+        broken = {**whole, 'faults': ['rabbit@c3 does not run']}
+        self.assertEqual(
+            [('quorum_broken', 'blocking', 'c1')], self.ready(members={'rabbitmq': broken})
+        )
+
+    def test_a_quorum_that_lacks_a_host(self) -> None:
+        units = [{'binary': 'mariadb', 'unit': 'mariadb.service', 'state': 'active'}]
+        runs = {'mariadb': {'version': '10.11.6', 'how': 'package', 'services': units}}
+        agents = [agent(h, runs) for h in ('i1', 'i2', 'i3')]
+        said = {'size': 2, 'cluster': 'uuid', 'faults': []}
+        agents[0]['facts']['members'] = {'mariadb': said}
+        codes = {p[:1] + p[2:] for p in self.problems([compute('c1')], agents)}
+        self.assertIn(('quorum_short', 'i1'), codes)
+
+    def test_facts_that_cannot_be_read_are_left_out(self) -> None:
+        values: tuple[Any, ...] = (
+            7,
+            [],
+            {'x': 1},
+            {'x': {'free_mb': 'much', 'min_mb': 1}},
+            {'x': {}},
+        )
+        for value in values:
+            self.assertEqual([], self.ready(disks=value, members=value, backup=value))
+
+    def test_a_record_that_nothing_stands_behind(self) -> None:
+        there = agent('c1', nova('33.0.2', 'nova-conductor'))
+        found = self.problems([compute('c1', state='down')], [there])
+        self.assertEqual([('record_orphaned', 'blocking', 'c1')], found)
+
     def test_every_problem_says_what_to_do(self) -> None:
         found = [compute('cmp1', state='down'), compute('cmp2', status='disabled')]
         for problem in self.merge(found, [agent('cmp9', {})]).problems:

@@ -9,7 +9,7 @@ import tempfile
 import jsonschema
 
 from upgrade_service import exception
-from upgrade_service.engine import runner
+from upgrade_service.engine import facts, runner, settings
 from upgrade_service.projects import loader
 from upgrade_service.strategies import base as strategies
 from upgrade_service.strategies import host
@@ -140,6 +140,18 @@ class TestRestart(HostCase):
 
     def kernel(self, name):
         (self.dir / 'tree' / 'boot' / f'vmlinuz-{name}').touch()
+
+    def test_facts_leave_the_name_of_the_host_alone(self):
+        (self.dir / 'engine.d').mkdir(mode=0o700)
+        (self.dir / 'engine.d' / 'host.yaml').write_text(json.dumps(self.settings))
+        projects = loader.load_projects()
+        allowed = settings.Allowed(
+            'h', str(self.dir / 'engine.d'), str(self.dir), projects, {'host': self.strategy}
+        )
+        found = facts.collect('agent', 'h', allowed)
+        self.assertEqual(('agent', 'h'), (found['agent'], found['host']))
+        self.assertEqual(platform.release(), found['machine']['kernel'])
+        self.assertTrue(found['strategies']['host']['ready'])
 
     def test_only_if_it_is_required(self):
         self.assertTrue(self.check('reboot_host'))

@@ -1,0 +1,1 @@
+"""Real quorums on loopback: tier `quorums` of tools/run_tests.sh."""
