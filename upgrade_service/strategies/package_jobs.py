@@ -140,7 +140,7 @@ def undo_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
 
 
 def _back(task: base.Task, layout: Layout, project: str | None) -> base.Job:
-    goals = layouts.ends(task)
+    goals = [layouts.goal(task)]
     record = layout.record(goals)
     if record is None:
         raise exception.Refused(

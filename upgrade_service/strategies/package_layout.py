@@ -195,14 +195,6 @@ def goal(task: base.Task) -> dict[str, str]:
     return {str(p): str(v) for p, v in projects.items()}
 
 
-def ends(task: base.Task) -> list[dict[str, str]]:
-    """Return the goals that a step to be undone may have had: an undo may come turned round."""
-    found = [goal(task)]
-    if task.project is not None and task.params.get('from_version'):
-        found.append({task.project: str(task.params['from_version'])})
-    return found
-
-
 def _read(path: pathlib.Path) -> Record | None:
     try:
         found = json.loads(path.read_text())

@@ -38,7 +38,7 @@ class Way:
     def make(self) -> tuple[model.Step, ...]:
         """Go through the stages."""
         switches = [s for s in self._steps if _reversible(s)]
-        if not any(map(_switches, switches)):
+        if not switches and not any(s.kind == 'disable_host' for s in self._steps):
             return ()
         self._draft.begin('prepare')
         self._reset_records(switches)
@@ -105,7 +105,8 @@ class Way:
         first: dict[str | None, model.Step] = {}
         for step in reversed([s for s in steps if _reversible(s)]):
             last = self._undo(step, last)
-            first[step.project] = step
+            if _switches(step):
+                first[step.project] = step
         seen: list[int | None] = [last]
         for step in (s for s in steps if s.kind == 'verify_host' and s.project in first):
             seen = [self._again(step, first[step.project], seen)]
