@@ -44,6 +44,21 @@ class TestAlarms(base.TestCase):
         accepted = {'what': 'accepted'}
         self.assertEqual([], self.codes(flying('running'), 100, refused, accepted))
 
+    def test_what_waits_its_turn_is_none(self):
+        """The rest of a chain begins when the engine is done with what is before it."""
+        values = {'attempt': 1, 'started_at': NOW}
+        board = test_ready.board(
+            ('prefetch', 'a', [], {**values, 'state': 'running'}),
+            ('verify_host', 'a', [0], {**values, 'state': 'dispatched'}),
+        )
+        ear = alarms.Ear()
+        for after in range(0, 200_000, 5_000):
+            ear.hear([{'step': '0', 'attempt': 1, 'what': 'progress'}], NOW + after)
+            self.assertEqual([], ear.alarms(board, NOW + after))
+        board.apply('0', state='succeeded')
+        self.assertEqual([], ear.alarms(board, NOW + 210_000))
+        self.assertEqual(1, len(ear.alarms(board, NOW + 260_001)))
+
     def test_a_step_that_says_nothing(self):
         self.assertEqual([], self.codes(flying('running'), 90_000))
         self.assertEqual(['no_progress'], self.codes(flying('running'), 90_001))
