@@ -153,6 +153,22 @@ class TestRequests(base.TestCase):
             host['release'] = '2026.2'
         self.assertRaises(exception.PlanImpossible, clouds.make_plan, cloud)
 
+    def test_nothing_to_do_says_why(self):
+        done = clouds.load('lab')
+        for host in done['hosts'].values():
+            host['release'] = '2026.2'
+        lab = clouds.load('lab')
+        for cloud, words in (
+            (done, 'is behind 2026.2: the 18 services on 4 hosts are at 2026.2'),
+            (lab | {'selection': {'hosts': ['cmp9']}}, 'no host of the cloud is selected'),
+            (
+                lab | {'selection': {'hosts': ['cmp1'], 'projects': ['glance']}},
+                'runs neutron, nova, and the projects selected are not there',
+            ),
+        ):
+            error = self.assertRaises(exception.PlanImpossible, clouds.make_plan, cloud)
+            self.assertIn(words, str(error))
+
     def test_unknown_strategy(self):
         request = dataclasses.replace(clouds.make_request({}), strategy='none')
         self.assertRaises(
