@@ -66,9 +66,9 @@ class Scope:
         )
 
     @functools.cached_property
-    def memory(self) -> Mapping[str, int]:
-        """Server id -> MB."""
-        return {server.id: server.ram_mb for server in self.inventory.servers}
+    def servers(self) -> Mapping[str, model.Server]:
+        """The servers by id."""
+        return {server.id: server for server in self.inventory.servers}
 
     @functools.cached_property
     def _by_host(self) -> Mapping[tuple[str, str], list[Change]]:
