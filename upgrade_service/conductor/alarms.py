@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service.conductor import board as boards
+from upgrade_service.conductor import ready
 
 Row = dict[str, Any]
 Key = tuple[str, int]  #: (step, attempt)
@@ -85,7 +86,7 @@ class Ear:
         self._late &= alive
         at_work = {n.executor for n in flying if n.state == 'running'}
         found = [a for n in flying if (a := self._of_step(n, now, at_work)) is not None]
-        return [*found, *lost_engines(board, now), *lost_services(board)]
+        return [*found, *lost_engines(board, now), *lost_services(board, now)]
 
     def _of_step(self, node: boards.Node, now: int, at_work: Set[str | None]) -> Alarm | None:
         key = node.id, node.attempt
@@ -137,8 +138,9 @@ def lost_engines(board: boards.Board, now: int) -> list[Alarm]:
     ]
 
 
-def lost_services(board: boards.Board) -> list[Alarm]:
+def lost_services(board: boards.Board, now: int) -> list[Alarm]:
     """Name the hosts of the plan with a service that went down by itself."""
+    waiting = {n.host for n in board.ready(now) if ready.unsound(board, n)}
     return [
         Alarm(
             code='service_lost',
@@ -147,11 +149,11 @@ def lost_services(board: boards.Board) -> list[Alarm]:
             message=f'{binary} on {host} went down; the host counts as out of service',
         )
         for host, binary in sorted(board.down.items())
-        if not board.ours(host)
+        if not board.ours(host) or host in waiting
     ]
 
 
 def waits(board: boards.Board, now: int) -> str:
     """Say what the next steps wait for that will pass by itself, or ''."""
-    found = [*lost_engines(board, now), *lost_services(board)]
+    found = [*lost_engines(board, now), *lost_services(board, now)]
     return '; '.join(a.message for a in found[:3])
