@@ -12,8 +12,8 @@ TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart chaos-smoke'
-TIERS="$DEFAULT_TIERS chaos docs facts strategies"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
+TIERS="$DEFAULT_TIERS chaos docs facts quorums strategies"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-rehearsal lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
 FAILED=0
@@ -38,6 +38,8 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
               then runs the new release; one test
   facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
               the package index, and compares what they say with projects/wheel-facts.yaml
+  quorums     stestr on upgrade_service/tests/quorums with a Galera cluster and a RabbitMQ cluster of
+              three members each on loopback (needs root); append what it says to tools/ledger.txt
   strategies  stestr on upgrade_service/tests/strategies: each against the real program, Puppet's
               server and PuppetDB and kolla-ansible among them, which are installed when missing
               (needs root); append what it says to tools/ledger.txt
@@ -50,6 +52,8 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
   lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+  lab-rehearsal  options that are gone and rows that do not fit are planted in the same cloud, and
+              found before anything is disrupted; append what it says to tools/ledger.txt
   lab-restarts  the same while an engine and the conductor are killed, MariaDB, RabbitMQ and
               keystone are restarted and a compute loses its power; append what it says to
               tools/ledger.txt
@@ -279,6 +283,15 @@ chaos() {
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/chaos.log"
 }
 
+tier_quorums() {
+    install_servers quorums
+    export UPGRADE_TEST_QUORUMS=$SCRATCH/quorums
+    gate quorums tools/quorums.sh start
+    # one after the other: a member that a test takes out stays out
+    WORKERS=1 run_stestr ./upgrade_service/tests/quorums
+    tools/quorums.sh stop
+}
+
 tier_chaos-smoke() {
     # Every day another part of what is too much for each change.
     chaos --rows --sites --slice "$(($(date +%j | sed 's/^0*//') % 4))/4" --broken quick
@@ -326,6 +339,11 @@ tier_facts() {
 
 tier_lab() {
     tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-rehearsal() {
+    tools/lab/rehearse 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 

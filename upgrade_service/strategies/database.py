@@ -7,6 +7,8 @@ is tried out in scratch databases, with an account that can reach no other.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
+import datetime
 import glob
 import itertools
 import json
@@ -402,12 +404,25 @@ def _rehearsed(
 def commands(task: base.Task, places: Places, site: base.Site) -> base.Job:
     """Run the project's own commands for a kind of step."""
     project, version = places.data(task.project), task.params.get('version')
+    words = _dates(task.params.get('days'))
+    ops = [
+        dataclasses.replace(op, argv=tuple(words.get(word, word) for word in op.argv))
+        for op in _commands(places, project, task.kind, version)
+    ]
     return base.Job(
-        ops=tuple(_commands(places, project, task.kind, version)),
+        ops=tuple(ops),
         timeout=24 * HOURS,
         interruptible=task.kind in _ENDABLE,
         data={'version': version} if version else {},
     )
+
+
+def _dates(days: int | None) -> dict[str, str]:
+    """Return what stands for an age in a command: days, or the date so many days ago."""
+    if days is None:
+        return {}
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
+    return {'{days}': str(days), '{date}': then.date().isoformat()}
 
 
 def _commands(

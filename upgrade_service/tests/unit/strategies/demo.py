@@ -35,6 +35,8 @@ commands:
       proof: doc
       exits: {0: done, 255: broken}
   db_expand: [{argv: [demo-manage, sync], code: target, source: us, proof: doc}]
+  db_purge:
+    - {argv: [demo-manage, purge, '{days}', '{date}'], code: target, source: us, proof: doc}
   online_migrations:
     - argv: [demo-manage, migrate]
       code: target

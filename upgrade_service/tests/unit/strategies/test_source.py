@@ -387,6 +387,13 @@ class TestInPlace(SourceCase):
             )
 
 
+class TestPurge(SourceCase):
+    def test_an_age_is_days_or_a_date(self):
+        self.install_old()
+        output = self.good('db_purge', version=OLD, days=36500)['output']
+        self.assertRegex(output, rf'{OLD} purge 36500 19[0-9]{{2}}-[0-9]{{2}}-[0-9]{{2}}')
+
+
 class TestBackup(SourceCase):
     def backup(self, script):
         self.settings['backup'] = {
