@@ -2,7 +2,7 @@
 a transaction was begun with, so that there is a way back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
@@ -133,15 +133,15 @@ class Layout(layouts.Layout):
         """Return what a transaction is known by, there and back."""
         return f'upgrade-service-{os.path.basename(self.path_of(projects)).removesuffix(".json")}'
 
-    def record(self, goals: Sequence[Mapping[str, str]]) -> Record | None:
-        """Find the newest record of a transaction that led to any of some sets of versions."""
+    def record(self, wanted: Mapping[str, str]) -> Record | None:
+        """Find the newest record of a transaction that led to these versions."""
         try:
             paths = sorted(pathlib.Path(self.records).glob('*.json'), key=os.path.getmtime)
         except OSError:
             return None
         for path in reversed(paths):
             found = _read(path)
-            if found and any(goal.items() <= found.projects.items() for goal in goals):
+            if found and wanted.items() <= found.projects.items():
                 return found
         return None
 
@@ -193,14 +193,6 @@ def goal(task: base.Task) -> dict[str, str]:
     if not projects:
         raise exception.Refused(reason=f'{task.kind} needs a project and a version')
     return {str(p): str(v) for p, v in projects.items()}
-
-
-def ends(task: base.Task) -> list[dict[str, str]]:
-    """Return the goals that a step to be undone may have had: an undo may come turned round."""
-    found = [goal(task)]
-    if task.project is not None and task.params.get('from_version'):
-        found.append({task.project: str(task.params['from_version'])})
-    return found
 
 
 def _read(path: pathlib.Path) -> Record | None:

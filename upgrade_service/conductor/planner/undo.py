@@ -105,7 +105,8 @@ class Way:
         first: dict[str | None, model.Step] = {}
         for step in reversed([s for s in steps if _reversible(s)]):
             last = self._undo(step, last)
-            first[step.project] = step
+            if _switches(step):
+                first[step.project] = step
         seen: list[int | None] = [last]
         for step in (s for s in steps if s.kind == 'verify_host' and s.project in first):
             seen = [self._again(step, first[step.project], seen)]

@@ -217,7 +217,7 @@ class TestApt(PackageCase):
         self.assertTrue(self.strategy.check(self.task('upgrade_service', version=NEW), site))
 
         # back, service by service: the packages of the host go together
-        self.good('upgrade_service', undo=True, version=OLD, from_version=NEW)
+        self.good('upgrade_service', undo=True, version=NEW, from_version=OLD)
         self.at(OLD_DEB)
         self.assertEqual(OLD, self.answers())
         before = len(self.systemd.calls)
