@@ -38,7 +38,7 @@ class Way:
     def make(self) -> tuple[model.Step, ...]:
         """Go through the stages."""
         switches = [s for s in self._steps if _reversible(s)]
-        if not any(map(_switches, switches)):
+        if not switches and not any(s.kind == 'disable_host' for s in self._steps):
             return ()
         self._draft.begin('prepare')
         self._reset_records(switches)

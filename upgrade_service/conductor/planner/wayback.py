@@ -54,8 +54,6 @@ class AllUndone(constraints.Constraint):
 
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         back = undone(paper)
-        if not paper.plan.undo and not any(paper.of('upgrade_service')):
-            return  # operating systems only: there is no way back, and the plan says so
         for step in paper.plan.steps:
             known = step.kind != 'upgrade_service' or step.params.get('from_version')
             if step.kind in OPPOSITE and known and step.ord not in back:

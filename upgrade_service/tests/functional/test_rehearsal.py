@@ -26,15 +26,22 @@ distribution: demo-service
 module: demo
 summary: A little project
 sources: [{id: us, ref: 'this test'}]
-upgrade: {rolling: true, skip_level: false, source: us, proof: doc}
+upgrade:
+  adjacent: {manner: rolling, source: us, proof: doc}
+  slurp: {manner: cold, source: us, proof: doc}
 services: {demo-api: {plane: control, start: 1}}
 commands:
-  db_expand: [{argv: [demo-manage, expand], code: target}]
-  online_migrations: [{argv: [demo-manage, migrate], code: target, exits: {0: done, 1: again}}]
+  db_expand: [{argv: [demo-manage, expand], code: target, source: us, proof: doc}]
+  online_migrations:
+    - argv: [demo-manage, migrate]
+      code: target
+      source: us
+      proof: doc
+      exits: {0: done, 1: again}
 prove: {imports: [demo]}
 databases: [LIVE_api, LIVE]
 config: {args: [--config-file, CONF]}
-finish: {online_migrations: true}
+finish: {online_migrations: true, source: us, proof: doc}
 rehearse: {cells: {database: LIVE_api, table: cells, column: url, bus: bus}}
 records:
   - {database: LIVE, table: services, by: binary, agree: [version], host: host,

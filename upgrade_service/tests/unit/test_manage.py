@@ -74,7 +74,10 @@ class TestBreakGlass(ManageCase):
         before = db.event_list(self.ctx, self.ref)
         said = self.manage('local', 'pause', self.ref, status=1)
         self.assertIn('pause is not possible now', said)
-        self.assertEqual(before, db.event_list(self.ctx, self.ref))
+        # nothing changed but the trail, which says who asked
+        (refused,) = db.event_list(self.ctx, self.ref)[len(before) :]
+        self.assertEqual('cancelled', db.upgrade_get(self.ctx, self.ref)['next'])
+        self.assertIn('refused', str(refused['kind']))
 
     def test_what_is_not_there(self):
         self.assertIn('There is no upgrade x', self.manage('local', 'pause', 'x', status=1))

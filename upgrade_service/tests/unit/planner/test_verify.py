@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import exception, model
-from upgrade_service.conductor.planner import constraints, hop_rules, occupancy, verify
+from upgrade_service.conductor.planner import constraints, hop_rules, occupancy, verify, wayback
 from upgrade_service.tests import base
 from upgrade_service.tests.unit.planner import clouds
 
@@ -50,6 +50,15 @@ def drop(steps: Steps, where: int) -> Steps:
         )
 
     return [dataclasses.replace(s, parents=parents(s)) for s in steps if s is not gone]
+
+
+def beside(steps: Steps, host: str, other: str) -> Steps:
+    """Let a host of the data plane no longer wait for another one, only its stage does."""
+    begin = steps[gate_of(steps, 'data_plane')].ord
+    steps = change(steps, find(steps, 'disable_host', host), parents=(begin,))
+    end = max(s.ord for s in steps if s.host == other)
+    gate = next(n for n, s in enumerate(steps) if s.kind == 'gate' and s.ord > end)
+    return change(steps, gate, parents=(*steps[gate].parents, end))
 
 
 def gate_of(steps: Steps, stage: str) -> int:
@@ -274,13 +283,7 @@ BROKEN: list[tuple[str, str, Callable[[Steps], Steps]]] = [
     ('packages', 'ProjectsInOrder', unchain('upgrade_service', host='ctl1', project='nova')),
     ('packages', 'HostSequence', unchain('upgrade_packages', host='cmp1')),
     ('hosts', 'OneMember', unchain('upgrade_host', host='ctl2')),
-    (
-        'hosts',
-        'OneMember',
-        lambda s: change(
-            s, find(s, 'disable_host', 'both'), parents=(s[gate_of(s, 'data_plane')].ord,)
-        ),
-    ),
+    ('hosts', 'OneMember', lambda s: beside(s, 'both', 'net1')),
     (
         'hosts',
         'PersonAsked',
@@ -343,6 +346,10 @@ def without_control(steps: Steps) -> Steps:
     return steps
 
 
+#: an edit leaves the way back as it was: that it no longer fits is the matter of test_undo
+BACK = {type(rule).__name__ for rule in (wayback.BackForm(), *wayback.RULES)}
+
+
 def refused(cloud: str, edit: Callable[[Steps], Steps]) -> set[str]:
     """Return the rules that refuse the plan of a cloud after an edit."""
     data = clouds.load(cloud)
@@ -354,7 +361,7 @@ def refused(cloud: str, edit: Callable[[Steps], Steps]) -> set[str]:
     plan = dataclasses.replace(plan, steps=tuple(edit(list(plan.steps))))
     projects = clouds.projects_of(data)
     found = verify.breaches(plan, inventory, request, projects, clouds.RELEASES)
-    return {breach.constraint for breach in found}
+    return {breach.constraint for breach in found} - BACK
 
 
 #: cloud, rule, problem without which the plan would go on as if nothing were wrong
@@ -405,6 +412,9 @@ class TestBrokenPlans(base.TestCase):
     def test_good_plans_pass(self):
         for cloud in {cloud for cloud, _, _ in BROKEN}:
             self.assertEqual(set(), refused(cloud, lambda steps: steps), cloud)
+            data = clouds.load(cloud)
+            made, projects = clouds.make_plan(data), clouds.projects_of(data)
+            self.assertEqual([], verify.breaches(*made, projects, clouds.RELEASES), cloud)
 
     def test_each_is_refused_by_its_rule(self):
         for number, (cloud, rule, edit) in enumerate(BROKEN):
