@@ -254,10 +254,11 @@ tier_functional() {
 }
 
 tier_strategies() {
+    install_servers test
     install_servers strategies
     export UPGRADE_TEST_SERVERS=$SCRATCH/servers UPGRADE_TEST_KOLLA=$SCRATCH/kolla
     export UPGRADE_TEST_UV=$VENV.uv/bin/uv
-    export UPGRADE_TEST_SERVER_LIST='postgresql puppetdb puppetserver'
+    export UPGRADE_TEST_SERVER_LIST='mariadb rabbitmq postgresql puppetdb puppetserver'
     gate servers tools/servers.sh start
     eval "$(tools/servers.sh env)"
     # kolla-ansible brings an Ansible of its own
