@@ -13,7 +13,7 @@ VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart'
 TIERS="$DEFAULT_TIERS docs"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-rollback lab-baseline"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
 FAILED=0
@@ -39,6 +39,9 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
   lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+  lab-restarts  the same while an engine and the conductor are killed, MariaDB, RabbitMQ and
+              keystone are restarted and a compute loses its power; append what it says to
+              tools/ledger.txt
   lab-rollback  the same cloud, upgraded to the gate before the points of no return and taken back;
               twenty minutes; append what it says to tools/ledger.txt
   lab-baseline  the same upgrade by hand and by the service, two pairs, with medians; half an hour;
@@ -261,6 +264,11 @@ tier_docs() {
 
 tier_lab() {
     tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-restarts() {
+    tools/lab/restarts 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 

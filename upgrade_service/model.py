@@ -63,6 +63,8 @@ class Host:
     vcpus: int = 0  #: capacity for instances, allocation ratio applied
     ram_mb: int = 0
     hypervisor_version: int | None = None
+    #: what its engine says of backups, disks and members of quorums: {backup, disks, members}
+    readiness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,9 @@ POLICY_DEFAULTS: dict[str, Any] = {
     },
     'failure': {'max_consecutive': 2, 'max_percent': 10},
     'gates': ['finish'],
-    'backup': {'database': True},
+    'backup': {'database': True, 'verify': True},
+    'rehearse': {'database': False, 'config': True},
+    'tidy': {'archive': False, 'purge_days': None},
     'skip_projects': [],
     'commits': {},
 }
@@ -204,7 +208,20 @@ POLICY_SCHEMA: dict[str, Any] = {
         'backup': {
             'type': 'object',
             'additionalProperties': False,
-            'properties': {'database': {'type': 'boolean'}},
+            'properties': {'database': {'type': 'boolean'}, 'verify': {'type': 'boolean'}},
+        },
+        'rehearse': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {'database': {'type': 'boolean'}, 'config': {'type': 'boolean'}},
+        },
+        'tidy': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {
+                'archive': {'type': 'boolean'},
+                'purge_days': {'type': ['integer', 'null'], 'minimum': 1, 'maximum': 36500},
+            },
         },
         'skip_projects': {'type': 'array', 'uniqueItems': True, 'items': {'type': 'string'}},
         'commits': {
@@ -250,8 +267,21 @@ KINDS: dict[str, Kind] = {
     'upgrade_check': Kind(
         'host', "ask the new code's own upgrade check", skippable=True, timeout=900, estimate=8
     ),
+    'rehearse_config': Kind(
+        'host',
+        'hold its configuration against the options of the new version',
+        skippable=True,
+        timeout=900,
+        estimate=5,
+    ),
     'backup_database': Kind(
         'host', 'dump the databases', skippable=True, timeout=14400, estimate=10
+    ),
+    'verify_backup': Kind(
+        'host', 'restore the dump once, to prove it', skippable=True, timeout=14400, estimate=10
+    ),
+    'rehearse_database': Kind(
+        'host', 'upgrade a copy of the databases', skippable=True, timeout=14400, estimate=40
     ),
     'db_expand': Kind(
         'host', 'extend the schema; old code keeps working', timeout=14400, estimate=8
@@ -265,6 +295,14 @@ KINDS: dict[str, Kind] = {
     'online_migrations': Kind(
         'host', 'rewrite rows to the new form', ponr=True, timeout=86400, estimate=10
     ),
+    'db_archive': Kind(
+        'host', 'move deleted rows out of the way', ponr=True, timeout=86400, estimate=10
+    ),
+    'db_purge': Kind('host', 'drop deleted rows', ponr=True, timeout=86400, estimate=10),
+    'check_records': Kind(
+        'host', 'see that all records of its services agree', timeout=600, estimate=2
+    ),
+    'check_versions': Kind('cloud', 'see that no old code runs any more', timeout=600, estimate=5),
     'stop_service': Kind(
         'host',
         'stop the services until all of them are upgraded',
