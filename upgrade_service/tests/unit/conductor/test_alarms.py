@@ -158,6 +158,30 @@ class TestAlarmsOfARun(test_broker.BrokerCase):
         ids = {'upgrade': self.ref, 'step': step, 'attempt': attempt, 'agent': agent}
         self.broker.deliver({**ids, 'what': what, **more})
 
+    def test_what_waits_too_long_is_blocked_until_a_person_says_go_on(self):
+        self.conf.set_override('control_plane_grace', 0, 'conductor')
+        self.ref = database.draft(self.db, database.chain_plan(['check_host']))['id']
+        agent = db.step_list(self.ctx, self.ref)[0]['executor']
+        real = db.agents_absent
+        self.addCleanup(setattr, db, 'agents_absent', real)
+        db.agents_absent = lambda ctx, timeout: {agent}
+        self.verb('start')
+        self.take('me')
+        row = self.wait_state('blocked')
+        self.assertEqual('stuck', row['blocked_reason'])
+        self.assertIn('the engine that does step 0', row['message'])
+        self.broker.wake()
+        self.broker.join(0.5)
+        kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
+        self.assertEqual(1, kinds.count('blocked'), kinds)
+        db.agents_absent = real
+        self.broker._absent.clear()
+        self.broker._due['engines'] = 0.0
+        self.verb('resume', acknowledge='stuck')
+        for step, attempt in self.played.orders.get(timeout=20):
+            self.say(step, attempt)
+        self.wait_state('succeeded')
+
     def test_lost_commits(self):
         """An engine knows more than the rows: nothing goes on until a person says so."""
         self.own(database.chain_plan(['check_host', 'prefetch']))
