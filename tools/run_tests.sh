@@ -12,7 +12,7 @@ TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart'
-TIERS="$DEFAULT_TIERS docs facts"
+TIERS="$DEFAULT_TIERS docs facts strategies"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
@@ -35,6 +35,9 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
               ports with data in a temporary directory, and stopped at the end
   quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
               then runs the new release; one test
+  strategies  stestr on upgrade_service/tests/strategies: each against the real program, Puppet's
+              server and PuppetDB and kolla-ansible among them, which are installed when missing
+              (needs root); append what it says to tools/ledger.txt
   facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
               the package index, and compares what they say with projects/wheel-facts.yaml
   docs        documentation, release notes and API reference, each one test
@@ -211,8 +214,9 @@ tier_unit() {
 }
 
 install_servers() {
+    # install_servers PROFILE: the packages that bindep.txt lists for it.
     local missing policy=/usr/sbin/policy-rc.d made=
-    missing=$(bindep --brief test) && return
+    missing=$(bindep --brief "$1") && return
     command -v apt-get >/dev/null || give_up "install these packages first: ${missing//$'\n'/ }"
     [ "$(id -u)" = 0 ] || give_up "as root: apt-get install ${missing//$'\n'/ }"
     say "installing ${missing//$'\n'/ }"
@@ -229,17 +233,34 @@ install_servers() {
             apt-get -q -y install --no-install-recommends $missing
     } >"$SCRATCH/apt.log" 2>&1 || tail -n 20 "$SCRATCH/apt.log"
     [ -z "$made" ] || rm -f $policy
-    bindep --brief test >/dev/null || give_up "these packages do not install: $(bindep --brief test)"
+    bindep --brief "$1" >/dev/null || give_up "these packages do not install: $(bindep --brief "$1")"
 }
 
 tier_functional() {
     if [ -z "${OS_TEST_DBAPI_ADMIN_CONNECTION:-}" ] || [ -z "${UPGRADE_TEST_RABBIT_URL:-}" ]; then
-        install_servers
+        install_servers test
         export UPGRADE_TEST_SERVERS=$SCRATCH/servers
         gate servers tools/servers.sh start
         eval "$(tools/servers.sh env)"
     fi
     run_stestr ./upgrade_service/tests/functional
+}
+
+tier_strategies() {
+    install_servers strategies
+    export UPGRADE_TEST_SERVERS=$SCRATCH/servers UPGRADE_TEST_KOLLA=$SCRATCH/kolla
+    export UPGRADE_TEST_UV=$VENV.uv/bin/uv
+    export UPGRADE_TEST_SERVER_LIST='postgresql puppetdb puppetserver'
+    gate servers tools/servers.sh start
+    eval "$(tools/servers.sh env)"
+    # kolla-ansible brings an Ansible of its own
+    install_uv
+    gate kolla-ansible env -u VIRTUAL_ENV "$VENV.uv/bin/uv" venv --quiet --python "$(find_python)" \
+        "$UPGRADE_TEST_KOLLA"
+    gate kolla-ansible-install "$VENV.uv/bin/uv" pip install --quiet \
+        --python "$UPGRADE_TEST_KOLLA/bin/python" kolla-ansible
+    run_stestr ./upgrade_service/tests/strategies
+    tools/servers.sh stop
 }
 
 free_port() {

@@ -72,7 +72,7 @@ class Broker:
         self._standing: set[tuple[str, str | None, int | None]] | None = None
         self._absent: set[str] = set()
         self._down: dict[str, str] = {}
-        self._due = {'engines': 0.0, 'survey': time.monotonic() + SURVEY_EVERY}
+        self._due = {'engines': 0.0, 'survey': 0.0}
         self._waits_since: float | None = None
         self._stop = threading.Event()
         #: cloud steps look at it: set means stop at the next safe point

@@ -44,6 +44,21 @@ class TestAlarms(base.TestCase):
         accepted = {'what': 'accepted'}
         self.assertEqual([], self.codes(flying('running'), 100, refused, accepted))
 
+    def test_what_waits_its_turn_is_none(self):
+        """The rest of a chain begins when the engine is done with what is before it."""
+        values = {'attempt': 1, 'started_at': NOW}
+        board = test_ready.board(
+            ('prefetch', 'a', [], {**values, 'state': 'running'}),
+            ('verify_host', 'a', [0], {**values, 'state': 'dispatched'}),
+        )
+        ear = alarms.Ear()
+        for after in range(0, 200_000, 5_000):
+            ear.hear([{'step': '0', 'attempt': 1, 'what': 'progress'}], NOW + after)
+            self.assertEqual([], ear.alarms(board, NOW + after))
+        board.apply('0', state='succeeded')
+        self.assertEqual([], ear.alarms(board, NOW + 210_000))
+        self.assertEqual(1, len(ear.alarms(board, NOW + 260_001)))
+
     def test_a_step_that_says_nothing(self):
         self.assertEqual([], self.codes(flying('running'), 90_000))
         self.assertEqual(['no_progress'], self.codes(flying('running'), 90_001))
@@ -99,13 +114,27 @@ class TestWhoIsThere(base.TestCase):
         b.down = {}
         self.assertEqual(([[0], [2]], []), test_ready.pick(b))
 
+    def test_a_host_is_not_emptied_while_a_service_of_it_is_down(self):
+        """As after a restart of the message bus: in a minute it is there again."""
+        done = {'state': 'succeeded', 'attempt': 1}
+        for plan in (
+            [('disable_host', 'a', [])],
+            [('disable_host', 'a', [], done), ('drain_host', 'a', [0])],
+        ):
+            b = test_ready.board(*plan)
+            b.down = {'a': 'nova-compute'}
+            self.assertEqual(([], []), test_ready.pick(b))
+            self.assertIn('nova-compute on a went down', alarms.waits(b, NOW))
+            b.down = {}
+            self.assertEqual(([], [len(plan) - 1]), test_ready.pick(b))
+
     def test_what_we_took_out_ourselves_is_no_news(self):
         b = test_ready.board(
             ('upgrade_service', 'a', [], {'state': 'running', 'attempt': 1}),
             ('upgrade_service', 'b', []),
         )
         b.down = {'a': 'nova-compute'}
-        self.assertEqual([], alarms.lost_services(b))
+        self.assertEqual([], alarms.lost_services(b, NOW))
         self.assertFalse(ready.Budget(b, POLICY).take('b'))
 
 
