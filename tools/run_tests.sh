@@ -12,8 +12,8 @@ TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart'
-TIERS="$DEFAULT_TIERS docs"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-rollback lab-baseline"
+TIERS="$DEFAULT_TIERS docs facts"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
 FAILED=0
@@ -35,10 +35,15 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
               ports with data in a temporary directory, and stopped at the end
   quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
               then runs the new release; one test
+  facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
+              the package index, and compares what they say with projects/wheel-facts.yaml
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
   lab         builds a real OpenStack cloud on this machine and upgrades it (needs root)
+  lab-restarts  the same while an engine and the conductor are killed, MariaDB, RabbitMQ and
+              keystone are restarted and a compute loses its power; append what it says to
+              tools/ledger.txt
   lab-rollback  the same cloud, upgraded to the gate before the points of no return and taken back;
               twenty minutes; append what it says to tools/ledger.txt
   lab-baseline  the same upgrade by hand and by the service, two pairs, with medians; half an hour;
@@ -259,8 +264,25 @@ tier_docs() {
     gate api-ref sphinx api-ref/source api-ref/build/html
 }
 
+tier_facts() {
+    local release=() project
+    for project in 2023.1 2024.1 2025.1 2025.2 2026.1 2026.2; do
+        release+=(--release "$project")
+    done
+    gate facts-of-nova tools/refresh-facts --check --project nova "${release[@]}"
+    for project in keystone glance placement neutron cinder heat; do
+        gate "facts-of-$project" tools/refresh-facts --check --project "$project" \
+            --release 2025.1 --release 2026.1
+    done
+}
+
 tier_lab() {
     tools/lab/run 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-restarts() {
+    tools/lab/restarts 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 

@@ -62,10 +62,17 @@ class Host:
     routers: int = 0  #: routers and DHCP networks served by agents on it
     vcpus: int = 0  #: capacity for instances, allocation ratio applied
     ram_mb: int = 0
+    disk_gb: int | None = None  #: None: nobody counts disk here (shared storage, or unknown)
+    pcpus: int = 0  #: CPUs for servers with dedicated ones
     hypervisor_version: int | None = None
+    traits: frozenset[str] = frozenset()  #: placement's, of its resource provider
+    #: metadata of its aggregates: key -> values
+    aggregates: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    #: what its engine says of backups, disks and members of quorums: {backup, disks, members}
+    readiness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """A tenant's instance, as far as moving it matters."""
 
@@ -75,9 +82,15 @@ class Server:
     state: str  #: nova's status: 'ACTIVE', 'ERROR' …
     vcpus: int = 1
     ram_mb: int = 512
+    disk_gb: int = 0  #: on the host's own disk: none for a server that boots from a volume
+    pcpus: int = 0  #: of its vCPUs, those that are dedicated; they are not in `vcpus`
     az: str | None = None
     group: str | None = None  #: server group id
-    group_policy: str | None = None  #: 'anti-affinity', 'affinity' …
+    group_policy: str | None = None  #: 'anti-affinity', 'affinity', 'soft-anti-affinity' …
+    group_max: int = 1  #: members of an anti-affinity group that one host may hold
+    tenant: str | None = None  #: keystone project that owns it
+    #: what its flavor asks of a host: the extra specs that a scheduler reads
+    specs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,16 +154,22 @@ POLICY_DEFAULTS: dict[str, Any] = {
     'per_az': None,
     'canary': {'hosts': 1, 'soak_seconds': 0},
     'drain': {
+        'mode': 'balanced',
         'instances': 'live',
         'on_stuck': 'abort',
         'on_immovable': 'block',
         'no_progress_seconds': 300,
         'settle_seconds': 5,
         'parallel': 1,
+        'incoming': 2,
+        'total': 64,
+        'mib_per_second': 1126,
     },
     'failure': {'max_consecutive': 2, 'max_percent': 10},
     'gates': ['finish'],
-    'backup': {'database': True},
+    'backup': {'database': True, 'verify': True},
+    'rehearse': {'database': False, 'config': True},
+    'tidy': {'archive': False, 'purge_days': None},
     'skip_projects': [],
     'commits': {},
 }
@@ -180,12 +199,16 @@ POLICY_SCHEMA: dict[str, Any] = {
             'type': 'object',
             'additionalProperties': False,
             'properties': {
+                'mode': {'enum': ['min-migrations', 'balanced']},
                 'instances': {'enum': ['live', 'none']},
                 'on_stuck': {'enum': ['abort', 'force_complete', 'leave']},
                 'on_immovable': {'enum': ['block', 'skip']},
                 'no_progress_seconds': _SECONDS,
                 'settle_seconds': _SECONDS,
                 'parallel': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'incoming': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'total': {'type': 'integer', 'minimum': 1, 'maximum': 10000},
+                'mib_per_second': {'type': 'integer', 'minimum': 1, 'maximum': 1000000},
             },
         },
         'failure': {
@@ -204,7 +227,20 @@ POLICY_SCHEMA: dict[str, Any] = {
         'backup': {
             'type': 'object',
             'additionalProperties': False,
-            'properties': {'database': {'type': 'boolean'}},
+            'properties': {'database': {'type': 'boolean'}, 'verify': {'type': 'boolean'}},
+        },
+        'rehearse': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {'database': {'type': 'boolean'}, 'config': {'type': 'boolean'}},
+        },
+        'tidy': {
+            'type': 'object',
+            'additionalProperties': False,
+            'properties': {
+                'archive': {'type': 'boolean'},
+                'purge_days': {'type': ['integer', 'null'], 'minimum': 1, 'maximum': 36500},
+            },
         },
         'skip_projects': {'type': 'array', 'uniqueItems': True, 'items': {'type': 'string'}},
         'commits': {
@@ -250,8 +286,21 @@ KINDS: dict[str, Kind] = {
     'upgrade_check': Kind(
         'host', "ask the new code's own upgrade check", skippable=True, timeout=900, estimate=8
     ),
+    'rehearse_config': Kind(
+        'host',
+        'hold its configuration against the options of the new version',
+        skippable=True,
+        timeout=900,
+        estimate=5,
+    ),
     'backup_database': Kind(
         'host', 'dump the databases', skippable=True, timeout=14400, estimate=10
+    ),
+    'verify_backup': Kind(
+        'host', 'restore the dump once, to prove it', skippable=True, timeout=14400, estimate=10
+    ),
+    'rehearse_database': Kind(
+        'host', 'upgrade a copy of the databases', skippable=True, timeout=14400, estimate=40
     ),
     'db_expand': Kind(
         'host', 'extend the schema; old code keeps working', timeout=14400, estimate=8
@@ -265,6 +314,14 @@ KINDS: dict[str, Kind] = {
     'online_migrations': Kind(
         'host', 'rewrite rows to the new form', ponr=True, timeout=86400, estimate=10
     ),
+    'db_archive': Kind(
+        'host', 'move deleted rows out of the way', ponr=True, timeout=86400, estimate=10
+    ),
+    'db_purge': Kind('host', 'drop deleted rows', ponr=True, timeout=86400, estimate=10),
+    'check_records': Kind(
+        'host', 'see that all records of its services agree', timeout=600, estimate=2
+    ),
+    'check_versions': Kind('cloud', 'see that no old code runs any more', timeout=600, estimate=5),
     'stop_service': Kind(
         'host',
         'stop the services until all of them are upgraded',

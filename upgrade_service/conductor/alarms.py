@@ -87,7 +87,8 @@ class Ear:
 
     def _of_step(self, node: boards.Node, now: int) -> Alarm | None:
         key = node.id, node.attempt
-        since = self._heard.setdefault(key, node.started_at or now)
+        # what a past owner heard is not known: count from the first look
+        since = self._heard.setdefault(key, now)
         refused = self._refused.get(key, '')
         if node.state == 'dispatched':
             if refused.partition(':')[0] in HELD_BACK:

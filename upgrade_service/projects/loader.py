@@ -83,6 +83,10 @@ class Project:
     databases: tuple[str, ...] = ()
     before: Mapping[str, str] = dataclasses.field(default_factory=dict)
     finish: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: what a rehearsal must know: {cells: {database, table, column, bus}}
+    rehearse: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: records of services: {database, table, by, agree, host, where}
+    records: tuple[Mapping[str, Any], ...] = ()
     targets: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: release -> version
     #: {series, step, source, proof}: versions in their order, and which step between them is legal
     versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -262,6 +266,8 @@ def _project(data: Mapping[str, Any]) -> Project:
         config=_tuples(data.get('config', {})),
         databases=tuple(data.get('databases', ())),
         manual=tuple(data.get('manual', ())),
+        rehearse=data.get('rehearse', {}),
+        records=tuple(data.get('records', ())),
     )
 
 

@@ -15,6 +15,7 @@ from upgrade_service.strategies import base
 
 _KINDS = frozenset({
     'check_host', 'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate',
+    'rehearse_config', 'verify_backup', 'rehearse_database', 'check_records',
     'db_contract', 'online_migrations', 'stop_service', 'upgrade_service', 'restart_service',
     'reset_records',
     'verify_host',

@@ -135,6 +135,7 @@ PARAMS_SCHEMA: dict[str, Any] = {
         'from_version': {'anyOf': [{'type': 'null'}, {'$ref': '#/$defs/version'}]},
         'release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
         'from_release': {'type': 'string', 'pattern': r'^[0-9a-z][0-9a-z.]{0,31}\Z'},
+        'days': {'type': 'integer', 'minimum': 1, 'maximum': 36500},
         'commit': {'type': 'string', 'pattern': r'^[0-9a-f]{40}\Z'},
         # of a host whose projects change together: what each of them is to be
         'projects': {

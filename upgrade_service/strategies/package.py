@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.strategies import base, package_jobs, source_jobs
+from upgrade_service.strategies import base, database, package_jobs, source_jobs
 from upgrade_service.strategies import package_layout as layouts
 from upgrade_service.strategies import source as sources
 
@@ -53,22 +53,19 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['projects'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': package_jobs.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
+    **database.JOBS,
     'upgrade_packages': package_jobs.upgrade_packages,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': package_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
 _UNDO: dict[str, _Maker] = {
     'upgrade_packages': package_jobs.undo_packages,
+    'stop_service': source_jobs.restart_service,
     'upgrade_service': package_jobs.undo_service,
 }
 #: most versions that the facts list of one package
@@ -118,7 +115,8 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p, found in there.items()
-            }
+            },
+            'backup': database.readiness(layout),
         }
 
     @staticmethod
@@ -144,7 +142,7 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
         if task.direction == 'back':
             return False  # the record of the transaction says what is left to undo
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         if task.kind not in ('upgrade_packages', 'upgrade_service') or layout.tool.standing():
             return False
         if layout.wanted(layouts.goal(task)):

@@ -11,12 +11,11 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service.strategies import base, source_install, source_jobs
+from upgrade_service.strategies import base, database, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
 _PATH = {'type': 'string', 'pattern': r'^/[^\n]*\Z'}
 _TEXTS = {'type': 'array', 'items': {'type': 'string', 'pattern': r'^[^-\n][^\n]*\Z'}}
-_ARGV = {'type': 'array', 'minItems': 1, 'items': {'type': 'string'}, 'prefixItems': [_PATH]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -57,7 +56,7 @@ SETTINGS_SCHEMA: dict[str, Any] = {
         git=_map({'type': 'string', 'pattern': '^[^-]'}),
         git_command=_PATH,
         config=_map({'type': 'array', 'items': {'type': 'string'}}),
-        backup=_object(dir=_PATH, command=_ARGV, complete={'type': 'string', 'minLength': 4}),
+        backup=database.SETTINGS_SCHEMA,
         ready=_map(
             _object(
                 url={'type': 'string', 'pattern': '^https?://'},
@@ -72,17 +71,13 @@ SETTINGS_SCHEMA: dict[str, Any] = {
     'required': ['root'],
 }
 
-_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job]
+_Maker = Callable[[base.Task, layouts.Layout, base.Site], base.Job | base.Outcome]
 #: kind -> what makes its job
 _JOBS: dict[str, _Maker] = {
     'prefetch': source_install.prefetch,
-    'upgrade_check': source_jobs.commands,
-    'backup_database': source_jobs.backup_database,
-    'db_expand': source_jobs.commands,
-    'db_migrate': source_jobs.commands,
-    'db_contract': source_jobs.commands,
-    'online_migrations': source_jobs.commands,
-    'reset_records': source_jobs.commands,
+    **database.JOBS,
+    'rehearse_config': source_jobs.rehearse_config,
+    'rehearse_database': database.rehearse_database,
     'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
@@ -118,7 +113,8 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
                     ],
                 }
                 for p in there
-            }
+            },
+            'backup': database.readiness(layout),
         }
 
     def refusal(self, task: base.Task, site: base.Site) -> str | None:
@@ -144,7 +140,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         if task.kind == 'upgrade_service':
             return layout.is_current(project, version) and not self._wrong_units(task, layout)
         if task.kind == 'backup_database':
-            return os.path.isfile(source_jobs.backup_path(task, layout))
+            return os.path.isfile(database.manifest_path(task, layout))
         return False
 
     # -- doing ---------------------------------------------------------------------------------

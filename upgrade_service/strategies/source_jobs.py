@@ -6,82 +6,22 @@ from typing import Any
 
 from upgrade_service import exception
 from upgrade_service.projects import loader
-from upgrade_service.strategies import base, source_in_place
+from upgrade_service.strategies import base, database, source_in_place
 from upgrade_service.strategies import source_layout as layouts
 
 Layout = layouts.Layout
 Op = base.Op
 
-# -- databases and checks ----------------------------------------------------------------------
-
-#: kinds whose commands may be ended at their deadline; a migration never is
-_ENDABLE = frozenset({'upgrade_check'})
+# -- configuration -----------------------------------------------------------------------------
 
 
-def commands(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
-    """Run the project's own commands for a kind of step."""
+def rehearse_config(task: base.Task, layout: Layout, site: base.Site) -> base.Job | base.Outcome:
+    """Hold every file that the commands or the running units of a project read."""
     project = layout.data(task.project)
-    version = task.params.get('version')
-    ops = [
-        _project_command(layout, project, command, version)
-        for command in project.commands.get(task.kind, ())
-    ]
-    return base.Job(
-        ops=tuple(ops),
-        timeout=86400,
-        interruptible=task.kind in _ENDABLE,
-        data={'version': version} if version else {},
-    )
-
-
-def _project_command(
-    layout: Layout, project: loader.Project, command: loader.Command, version: str | None
-) -> Op:
-    code = layout.code(project.name, version, command.code)
-    settings = layout.settings.get('config') or {}
-    config = settings.get(project.name, project.config.get('args', ()))
-    argv = [a for one in command.argv[1:] for a in (config if one == '{config}' else (one,))]
-    return Op(
-        do='run',
-        title=' '.join(command.argv).replace(' {config}', '').partition('\n')[0],
-        argv=(f'{code}/bin/{command.argv[0]}', *argv),
-        env=layout.environment(project.name, code),
-        user=layout.of(project.name).get('user'),
-        exits=command.exits,
-        timeout=86400,
-        limit=1000,
-    )
-
-
-def backup_path(task: base.Task, layout: Layout) -> str:
-    """Return where the dump of a step goes; each step has its own."""
-    backup = layout.settings.get('backup') or {}
-    if not backup.get('dir') or not backup.get('command'):
-        raise exception.Refused(reason='the settings name no backup dir and command')
-    return f'{backup["dir"]}/{task.project}-{task.step}.sql'
-
-
-def backup_database(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
-    """Dump the databases of a project into a file that says that it is whole."""
-    project, path = layout.data(task.project), backup_path(task, layout)
-    backup = layout.settings['backup']
-    databases = layout.of(project.name).get('databases', project.databases)
-    mark = str(backup.get('complete', 'Dump completed'))
-    part = f'{path}.part'
-    ops = (
-        Op(do='mkdir', title='make the directory', path=backup['dir'], mode=0o700),
-        Op(
-            do='run',
-            title=f'dump {", ".join(databases)}',
-            argv=(*backup['command'], *databases),
-            stdout=part,
-            mode=0o600,
-            timeout=14400,
-        ),
-        Op(do='expect', title='look whether the dump is whole', path=part, text=mark),
-        Op(do='rename', title=f'keep it as {path}', path=part, target=path),
-    )
-    return base.Job(ops=ops, timeout=14400, interruptible=True)
+    files = database.config_files(layout, project)
+    for unit in layout.units(project.name)[project.name]:
+        files += [f for f in layouts.options(unit.pid, '--config-file') if f not in files]
+    return database.rehearse_config(task, layout, [f for f in files if os.path.isfile(f)])
 
 
 # -- services ----------------------------------------------------------------------------------

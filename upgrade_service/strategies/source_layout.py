@@ -7,6 +7,7 @@ to the one in use; systemd units start what is below the link.
 from collections.abc import Iterable, Mapping
 import dataclasses
 import fnmatch
+import itertools
 import json
 import os
 import pathlib
@@ -286,6 +287,16 @@ def _metadata_version(directory: pathlib.Path) -> str | None:
     except OSError:
         return None
     return None
+
+
+def options(pid: int, name: str) -> list[str]:
+    """Return the values of an option of a process's command line."""
+    try:
+        words = pathlib.Path(f'/proc/{pid}/cmdline').read_text(errors='replace').split('\0')
+    except OSError:
+        return []
+    joined = [w.removeprefix(f'{name}=') for w in words if w.startswith(f'{name}=')]
+    return joined + [value for word, value in itertools.pairwise(words) if word == name]
 
 
 def _mapped(pid: int) -> set[str]:

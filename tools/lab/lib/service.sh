@@ -39,7 +39,8 @@ service_bus() { # a virtual host of our own; engines may only use their own queu
 }
 service_database() {
     echo "CREATE DATABASE IF NOT EXISTS upgrade_service CHARACTER SET utf8mb4;
-        GRANT ALL ON upgrade_service.* TO 'upgrade'@'%' IDENTIFIED BY 'lab';" | in_host ctl1 mariadb
+        GRANT ALL ON upgrade_service.* TO 'upgrade'@'%' IDENTIFIED BY 'lab';
+        GRANT ALL ON \`upgrade\_scratch\_%\`.* TO 'scratch'@'%' IDENTIFIED BY 'lab';" | in_host ctl1 mariadb
 }
 service_rights() { # from now on the service cannot change or remove what is in its audit trail
     local statements

@@ -25,6 +25,7 @@ RUNNERS: dict[str, Callable[[CloudTask], base.Outcome]] = {
     'drain_host': instances.drain_host,
     'verify_service': services.verify_service,
     'enable_host': services.enable_host,
+    'check_versions': probes.check_versions,
     'probe_cloud': probes.probe_cloud,
 }
 

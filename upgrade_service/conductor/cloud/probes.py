@@ -6,6 +6,9 @@ from upgrade_service.conductor.cloud import connect, services
 from upgrade_service.conductor.cloud import task as tasks
 from upgrade_service.strategies import base
 
+PATIENCE = 60.0  #: seconds until the facts of every engine are in
+SHOWN = 5  #: services named in one message
+
 
 def check_cloud(task: tasks.CloudTask) -> base.Outcome:
     """Compare the cloud with the one the plan was made for."""
@@ -19,6 +22,27 @@ def check_cloud(task: tasks.CloudTask) -> base.Outcome:
         blocked_reason='drift',
         fingerprint=found,
     )
+
+
+def check_versions(task: tasks.CloudTask) -> base.Outcome:
+    """See that every service of some projects runs the target, everywhere, before pins go."""
+    wanted = task.params['versions']
+    deadline = task.clock() + PATIENCE
+    while True:
+        old = sorted(
+            f'{s.binary} on {s.host} ({s.version or "of unknown version"})'
+            for s in task.inventory().services
+            if s.project in wanted and s.version != wanted[s.project]
+        )
+        if not old:
+            return tasks.done(versions=dict(wanted))
+        if task.clock() > deadline:
+            more = f' and {len(old) - SHOWN} more' if len(old) > SHOWN else ''
+            return tasks.failed(
+                f'old code still runs: {", ".join(old[:SHOWN])}{more}; upgrade or delete it, '
+                'then retry: nothing was made final yet'
+            )
+        task.pause()
 
 
 def survey(task: tasks.CloudTask) -> dict[str, str]:

@@ -21,6 +21,9 @@ UNIT_STATES = {
     'failed': 'down',
 }
 
+#: facts of an engine that tell whether its host is ready for an upgrade
+READINESS = ('backup', 'disks', 'members')
+
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
@@ -200,10 +203,12 @@ def _engine_facts(engine: Mapping[str, Any] | None, clock: Clock) -> dict[str, A
         return {}
     seen, facts_at = engine.get('seen_at'), engine.get('facts_at')
     up = seen is not None and clock.now - seen <= clock.agent_timeout * 1000
-    offered = (engine.get('facts') or {}).get('strategies') or {}
+    facts = engine.get('facts') or {}
+    offered = facts.get('strategies') or {}
     return {
         'agent': engine['id'],
         'agent_state': 'up' if up else 'down',
         'facts_age': None if facts_at is None else max(0, clock.now - facts_at) / 1000,
         'strategies': frozenset(n for n, s in offered.items() if s.get('ready')),
+        'readiness': {k: facts[k] for k in READINESS if isinstance(facts.get(k), dict)},
     }

@@ -379,6 +379,53 @@ class PinsLast(Constraint):
                     yield f'{said(step)} does not wait for {said(late[0])}'
 
 
+class BackupProved(Constraint):
+    """Before a point of no return of a project lies a dump of its databases, restored once."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        backup = paper.request.policy['backup']
+        for step in (s for s in paper.plan.steps if s.ponr and s.project and backup['database']):
+            project = str(step.project)
+            if not paper.projects.get(project).databases:
+                continue
+            if not self._follows(paper, step, 'backup_database'):
+                yield f'{said(step)} has no dump of its databases before it'
+            proved = not backup['verify'] or paper.named_project(project, 'backup_unproved')
+            if not proved and not self._follows(paper, step, 'verify_backup', 'rehearse_database'):
+                yield f'{said(step)} has no dump before it that was restored once'
+
+    @staticmethod
+    def _follows(paper: papers.Paper, step: model.Step, *kinds: str) -> bool:
+        found = paper.of(*kinds, project=step.project)
+        return any(paper.before(s.ord, step.ord) for s in found)
+
+
+class OldCodeGone(Constraint):
+    """A point of no return waits for a look at what really runs, everywhere."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looks = list(paper.of('check_versions'))
+        for step in (s for s in paper.plan.steps if s.ponr and s.project):
+            wanted = paper.wanted(step.project or '')
+            if not any(
+                look.params.get('versions', {}).get(step.project) == wanted
+                and paper.before(look.ord, step.ord)
+                for look in looks
+            ):
+                yield f'{said(step)} does not wait for a look at the versions of its project'
+
+
+class RecordsAgree(Constraint):
+    """Version pins are dropped only after a look at the records of all services."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        looked = {s.project: s for s in paper.of('check_records')}
+        for step in paper.of('restart_service'):
+            look = looked.get(step.project)
+            if look is not None and not paper.before(look.ord, step.ord):
+                yield f'{said(step)} does not wait for {said(look)}'
+
+
 #: checked first; the others need a plan that can be laid out
 FORM: tuple[Constraint, ...] = (Known(), Acyclic())
 ORDER: tuple[Constraint, ...] = (
@@ -396,4 +443,7 @@ ORDER: tuple[Constraint, ...] = (
     NoHoldAndWait(),
     AgentsInOrder(),
     PinsLast(),
+    BackupProved(),
+    OldCodeGone(),
+    RecordsAgree(),
 )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from upgrade_service import model
+from upgrade_service.conductor.planner import databases, estimate
 from upgrade_service.conductor.planner import draft as drafts
 from upgrade_service.conductor.planner import drain as drains
-from upgrade_service.conductor.planner import estimate
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.projects import loader
 
@@ -90,49 +89,19 @@ class Build:
         }
         return list(self.scope.strategy.steps(self.scope.services(change), {}, target))
 
+    def offers(self, kind: str) -> bool:
+        """Tell whether the strategy can do steps of a kind."""
+        return kind in getattr(self.scope.strategy, 'kinds', ())
+
 
 def check(build: Build) -> None:
     """Look before anything else: is the cloud still the one that was planned for?"""
     fingerprint = build.scope.inventory.fingerprint()
     build.draft.add('check_cloud', params={'fingerprint': fingerprint})
-    if 'check_host' in getattr(build.scope.strategy, 'kinds', ()):
+    if build.offers('check_host'):
         for host in build.scope.hosts:
             params = build.goal(host) if build.by_host else None
             build.draft.add('check_host', host=host, params=params)
-
-
-def prepare(build: Build) -> None:
-    """Install the new code beside the old everywhere, rehearse, and back up."""
-    fetched = dict(_prefetched(build))
-    for project in build.scope.order:
-        first = build.scope.first_control(project)
-        if first is not None:
-            _rehearse(build, first, fetched.get((first.host, project)))
-
-
-def _prefetched(build: Build) -> Iterator[tuple[tuple[str, str], int]]:
-    """Add what brings new code to hosts; yield ((host, project), step)."""
-    if build.by_host:
-        for host in build.scope.hosts:
-            step = build.draft.add('prefetch', host=host, params=build.goal(host))
-            yield from (((host, project), step) for project in build.goal(host)['projects'])
-        return
-    seen = set()
-    for change in sorted(build.scope.changes, key=lambda c: c.host):
-        key = change.host, change.project
-        if key not in seen and 'prefetch' in build.kinds(change):
-            seen.add(key)
-            yield key, build.add('prefetch', change)
-
-
-def _rehearse(build: Build, change: scopes.Change, ready: int | None) -> None:
-    """Ask the new code's own check, then dump the databases, on the first control host."""
-    data = build.data(change.project)
-    # packages are not there beside the old ones: their check is asked once they are replaced
-    if 'upgrade_check' in data.commands and not build.by_host:
-        ready = build.add('upgrade_check', change, [ready])
-    if build.scope.request.policy['backup']['database'] and data.databases:
-        build.add('backup_database', change, [ready])
 
 
 def control_plane(build: Build) -> None:
@@ -349,65 +318,6 @@ def _may_go(
     return not any(before & set(other[2]) for other in left if other is not group)
 
 
-def finish(build: Build) -> None:
-    """Drop version pins, rewrite rows, remove what only old code used: no way back.
-
-    Only for projects that nowhere stay behind.
-    """
-    last: int | None = None
-    for project in build.scope.order:
-        change, data = build.scope.first_control(project), build.data(project)
-        if project in build.scope.behind:
-            continue
-        for host in _hosts_to_restart(build, project):
-            last = build.add('restart_service', host, [last], host.binaries)
-        change = change or _any_control(build, project)
-        if change is None:
-            continue
-        own = last if data.finish.get('restart') else None
-        if data.finish.get('online_migrations'):
-            own = build.add('online_migrations', change, [own])
-        if data.finish.get('contract'):
-            build.add('db_contract', change, [own], ponr=build.scope.contracts(project))
-
-
-def _hosts_to_restart(build: Build, project: str) -> list[scopes.Change]:
-    """Return a change for each control host with services that keep version pins."""
-    wanted = build.data(project).finish.get('restart', ())
-    found: dict[str, list[model.Service]] = {}
-    for service in build.scope.inventory.of_project(project):
-        host = build.scope.inventory.hosts.get(service.host)
-        if service.binary in wanted and build.scope.request.selects(host):
-            found.setdefault(service.host, []).append(service)
-    return [_control_change(project, found[host]) for host in sorted(found)]
-
-
-def _any_control(build: Build, project: str) -> scopes.Change | None:
-    """Return a control host of a project whose control plane had nothing to change."""
-    found: Mapping[str, list[model.Service]] = {}
-    data, scope = build.data(project), build.scope
-    hosts = sorted(
-        {
-            s.host
-            for s in scope.inventory.of_project(project)
-            if data.plane(s.binary) == 'control'
-            and scope.request.selects(scope.inventory.hosts.get(s.host))
-        }
-    )
-    found = {h: [s for s in scope.inventory.of_host(h) if s.project == project] for h in hosts}
-    return _control_change(project, found[hosts[0]]) if hosts else None
-
-
-def _control_change(project: str, services: Sequence[model.Service]) -> scopes.Change:
-    return scopes.Change(
-        project=project,
-        host=services[0].host,
-        plane='control',
-        binaries=tuple(sorted(s.binary for s in services)),
-        from_version=services[0].version,
-    )
-
-
 def verify(build: Build) -> None:
     """Read back what runs on the control hosts, then ask every API for a real answer."""
     last: dict[str, int] = {}
@@ -423,10 +333,10 @@ def verify(build: Build) -> None:
 #: the table of contents of a plan
 STAGES: Mapping[str, Callable[[Build], None]] = {
     'check': check,
-    'prepare': prepare,
+    'prepare': databases.prepare,
     'control_plane': control_plane,
     'canary': canary,
     'data_plane': data_plane,
-    'finish': finish,
+    'finish': databases.finish,
     'verify': verify,
 }

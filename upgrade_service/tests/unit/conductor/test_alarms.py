@@ -158,6 +158,30 @@ class TestAlarmsOfARun(test_broker.BrokerCase):
         ids = {'upgrade': self.ref, 'step': step, 'attempt': attempt, 'agent': agent}
         self.broker.deliver({**ids, 'what': what, **more})
 
+    def test_what_waits_too_long_is_blocked_until_a_person_says_go_on(self):
+        self.conf.set_override('control_plane_grace', 0, 'conductor')
+        self.ref = database.draft(self.db, database.chain_plan(['check_host']))['id']
+        agent = db.step_list(self.ctx, self.ref)[0]['executor']
+        real = db.agents_absent
+        self.addCleanup(setattr, db, 'agents_absent', real)
+        db.agents_absent = lambda ctx, timeout: {agent}
+        self.verb('start')
+        self.take('me')
+        row = self.wait_state('blocked')
+        self.assertEqual('stuck', row['blocked_reason'])
+        self.assertIn('the engine that does step 0', row['message'])
+        self.broker.wake()
+        self.broker.join(0.5)
+        kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
+        self.assertEqual(1, kinds.count('blocked'), kinds)
+        db.agents_absent = real
+        self.broker._absent.clear()
+        self.broker._due['engines'] = 0.0
+        self.verb('resume', acknowledge='stuck')
+        for step, attempt in self.played.orders.get(timeout=20):
+            self.say(step, attempt)
+        self.wait_state('succeeded')
+
     def test_lost_commits(self):
         """An engine knows more than the rows: nothing goes on until a person says so."""
         self.own(database.chain_plan(['check_host', 'prefetch']))
@@ -192,3 +216,46 @@ class TestAlarmsOfARun(test_broker.BrokerCase):
         self.say(step, attempt, 'refused', reason='epoch_regressed', current=current)
         self.say(step, attempt)
         self.wait_state('succeeded')
+
+
+class TestDatabaseAway(test_broker.BrokerCase):
+    """A turn that the database did not answer is decided anew from the rows."""
+
+    def setUp(self):
+        super().setUp()
+        self.real = db.owner_turn
+        self.addCleanup(setattr, db, 'owner_turn', self.real)
+        self.tries = 0
+
+    def break_turns(self, *, after):
+        """Have the connection lost at the first two commits: before them, or after."""
+
+        def turn(*args, **kw):
+            self.tries += 1
+            if self.tries > 2:
+                return self.real(*args, **kw)
+            if after:
+                self.real(*args, **kw)
+            raise exception.Busy(retry_after=1)
+
+        db.owner_turn = turn
+
+    def _run(self, **how):
+        self.break_turns(**how)
+        self.own(database.chain_plan(['check_host', 'gate', 'prefetch']))
+        for _ in range(2):
+            for step, attempt in self.played.orders.get(timeout=30):
+                self.assertEqual(1, attempt)
+                self.say(step, attempt)
+        self.wait_state('succeeded')
+        self.assertGreaterEqual(self.tries, 3)
+        kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
+        self.assertEqual((2, 2), (kinds.count('dispatched'), kinds.count('succeeded') - 1), kinds)
+        self.assertEqual([], db.verify(self.ctx, self.ref).wrong)
+
+    def test_nothing_was_written(self):
+        self._run(after=False)
+
+    def test_all_was_written_and_only_the_answer_was_lost(self):
+        self.conf.set_override('resend_after', 0.1, 'conductor')
+        self._run(after=True)

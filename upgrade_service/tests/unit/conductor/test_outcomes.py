@@ -91,7 +91,7 @@ class TestTake(base.TestCase):
         (move,) = taken.moves.values()
         self.assertEqual(('nodisk', ''), (move.error, move.output))
 
-    def test_what_is_not_known_is_neither_believed_nor_acknowledged(self):
+    def test_what_is_not_known_is_not_believed(self):
         self.assertEqual([], self._take(item('teleported'))[1])
         self.assertEqual([], self.acks)
         # a result that is not known is no success

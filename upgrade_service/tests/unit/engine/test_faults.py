@@ -285,6 +285,37 @@ class TestClock(FaultCase):
         self.assertEqual(1, self.ran('ran'))
 
 
+class TestMemory(FaultCase):
+    """The database lost commits and asks for what the engine did long ago."""
+
+    def _done(self):
+        engine = self.engine()
+        self.order(engine, self.step('a'), epoch=5)
+        self.hear('a', 'outcome')
+        told = self.message(engine, 'recorded', attempts=[['a', 1]])
+        self.api.recorded(engine.id, self.signer.seal(told))
+        self.until(lambda: engine.parts.book.attempts['a', 1].state == 'recorded')
+        return engine, len(self.items('a'))
+
+    def test_an_epoch_that_went_back_is_named_even_for_what_is_known(self):
+        engine, _ = self._done()
+        self.order(engine, self.step('a'), epoch=4, nbf=facts.now())
+        said = self.hear('a', 'refused')
+        self.assertEqual('epoch_regressed', said['reason'])
+        self.assertEqual({'attempt': 1, 'epoch': 5}, said['current'])
+        self.order(engine, self.step('a', attempt=2), epoch=6)
+        self.until(lambda: len(self.begun()) == 2)
+
+    def test_a_result_that_was_recorded_is_told_again(self):
+        engine, heard = self._done()
+        self.order(engine, self.step('a'), epoch=5)
+        self.until(lambda: len(self.items('a', 'outcome')) > heard)
+        engine.stop()
+        self.order(self.engine(), self.step('a'), epoch=5)
+        self.until(lambda: len(self.items('a', 'outcome')) > heard + 1)
+        self.assertEqual(['a'], self.begun())
+
+
 class TestUnderstanding(FaultCase):
     """A conductor of a later version says more than this engine knows: nothing is guessed."""
 
@@ -328,7 +359,7 @@ class TestUnderstanding(FaultCase):
         message = self.message(engine, kind, steps=steps)
         getattr(self.api, kind)(engine.id, self.signer.seal(message))
 
-    def test_every_message_that_conductors_send_is_understood(self):
+    def test_the_forms_and_the_sender_agree(self):
         """The forms and the sender agree."""
         sent = {}
 
