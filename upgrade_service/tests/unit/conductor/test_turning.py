@@ -126,7 +126,7 @@ class TestBack(TurningCase):
         self.assertEqual('back', row['direction'])
         for verb in ('cancel', 'replan'):
             self.assertRaises(exception.IllegalVerb, self.verb, verb)
-        self.assertTrue(self.verb('rollback')['state'] == 'blocked')
+        self.assertEqual('blocked', self.verb('rollback')['state'])
         self.verb('pause')
         db.step_verb(self.ctx, self.ref, '7', 'retry')
         self.broker.wake()
@@ -157,7 +157,7 @@ class TestPauseAtHost(TurningCase):
         self.cloud_step('disable_host')
         step, attempt = self.order()
         self.verb('pause', at='host')
-        self.assertTrue(self.verb('pause', at='host')['next'] == 'paused')
+        self.assertEqual('paused', self.verb('pause', at='host')['next'])
         time.sleep(0.3)
         self.assertEqual('running', db.upgrade_get(self.ctx, self.ref)['state'])
         self.say(step['id'], attempt)
