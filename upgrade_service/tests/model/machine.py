@@ -138,6 +138,13 @@ def _always_due(self: Any, nodes: Any) -> Any:
     return found
 
 
+class _Sky:
+    """A cloud of which nothing is ever asked back."""
+
+    def survey(self, owner: Any, row: Any) -> None:
+        """Look at the services of the cloud: nobody does."""
+
+
 class Machine(stateful.RuleBasedStateMachine):
     """Two conductors, two engines, one upgrade."""
 
@@ -218,7 +225,7 @@ class Machine(stateful.RuleBasedStateMachine):
             post = orders.Post(
                 self.ground.conf, self.ground.signer, _Voice(self), _now, _digest(self)
             )
-            made = broker.Broker(row, name, post, None, None, self.ground.conf)  # type: ignore[arg-type]
+            made = broker.Broker(row, name, post, _Sky(), None, self.ground.conf)  # type: ignore[arg-type]
             self.brokers[name] = made
 
     @stateful.rule(name=st.sampled_from(('one', 'two')))
