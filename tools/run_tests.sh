@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional quickstart chaos-smoke'
-TIERS="$DEFAULT_TIERS chaos docs"
+DEFAULT_TIERS='lint types unit functional quickstart'
+TIERS="$DEFAULT_TIERS chaos-smoke chaos docs facts strategies"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-baseline"
 
 PASSED=0
@@ -41,6 +41,11 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
               builds that are broken on purpose and must be caught
   chaos       the protocol model within larger bounds, long made-up histories, every broken
               build, and --seeds runs with many faults each; adds a line to tools/ledger-chaos.txt
+  strategies  stestr on upgrade_service/tests/strategies: each against the real program, Puppet's
+              server and PuppetDB and kolla-ansible among them, which are installed when missing
+              (needs root); append what it says to tools/ledger.txt
+  facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
+              the package index, and compares what they say with projects/wheel-facts.yaml
   docs        documentation, release notes and API reference, each one test
 EOF
     [ ! -x tools/lab/run ] || cat <<EOF
@@ -214,8 +219,9 @@ tier_unit() {
 }
 
 install_servers() {
+    # install_servers PROFILE: the packages that bindep.txt lists for it.
     local missing policy=/usr/sbin/policy-rc.d made=
-    missing=$(bindep --brief test) && return
+    missing=$(bindep --brief "$1") && return
     command -v apt-get >/dev/null || give_up "install these packages first: ${missing//$'\n'/ }"
     [ "$(id -u)" = 0 ] || give_up "as root: apt-get install ${missing//$'\n'/ }"
     say "installing ${missing//$'\n'/ }"
@@ -232,12 +238,12 @@ install_servers() {
             apt-get -q -y install --no-install-recommends $missing
     } >"$SCRATCH/apt.log" 2>&1 || tail -n 20 "$SCRATCH/apt.log"
     [ -z "$made" ] || rm -f $policy
-    bindep --brief test >/dev/null || give_up "these packages do not install: $(bindep --brief test)"
+    bindep --brief "$1" >/dev/null || give_up "these packages do not install: $(bindep --brief "$1")"
 }
 
 tier_functional() {
     if [ -z "${OS_TEST_DBAPI_ADMIN_CONNECTION:-}" ] || [ -z "${UPGRADE_TEST_RABBIT_URL:-}" ]; then
-        install_servers
+        install_servers test
         export UPGRADE_TEST_SERVERS=$SCRATCH/servers
         gate servers tools/servers.sh start
         eval "$(tools/servers.sh env)"
@@ -262,6 +268,21 @@ tier_chaos() {
     python -m upgrade_service.tests.model --steps 10000 2>&1 | tee "$SCRATCH/model.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/model.log"
     chaos --figures 100 --broken --seeds "$SEEDS" --first "$((RANDOM * 1000))" --ledger
+tier_strategies() {
+    install_servers strategies
+    export UPGRADE_TEST_SERVERS=$SCRATCH/servers UPGRADE_TEST_KOLLA=$SCRATCH/kolla
+    export UPGRADE_TEST_UV=$VENV.uv/bin/uv
+    export UPGRADE_TEST_SERVER_LIST='postgresql puppetdb puppetserver'
+    gate servers tools/servers.sh start
+    eval "$(tools/servers.sh env)"
+    # kolla-ansible brings an Ansible of its own
+    install_uv
+    gate kolla-ansible env -u VIRTUAL_ENV "$VENV.uv/bin/uv" venv --quiet --python "$(find_python)" \
+        "$UPGRADE_TEST_KOLLA"
+    gate kolla-ansible-install "$VENV.uv/bin/uv" pip install --quiet \
+        --python "$UPGRADE_TEST_KOLLA/bin/python" kolla-ansible
+    run_stestr ./upgrade_service/tests/strategies
+    tools/servers.sh stop
 }
 
 free_port() {
@@ -284,6 +305,18 @@ tier_docs() {
     gate docs sphinx doc/source doc/build/html
     gate releasenotes sphinx releasenotes/source releasenotes/build/html
     gate api-ref sphinx api-ref/source api-ref/build/html
+}
+
+tier_facts() {
+    local release=() project
+    for project in 2023.1 2024.1 2025.1 2025.2 2026.1 2026.2; do
+        release+=(--release "$project")
+    done
+    gate facts-of-nova tools/refresh-facts --check --project nova "${release[@]}"
+    for project in keystone glance placement neutron cinder heat; do
+        gate "facts-of-$project" tools/refresh-facts --check --project "$project" \
+            --release 2025.1 --release 2026.1
+    done
 }
 
 tier_lab() {

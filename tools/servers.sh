@@ -1,6 +1,7 @@
 #!/bin/bash
 #
-# The real MariaDB, PostgreSQL and RabbitMQ of the functional tests.
+# The real MariaDB, PostgreSQL and RabbitMQ of the functional tests; and, for the tests of
+# strategies, Puppet's server and PuppetDB.
 #
 # Each start has its own data directory and its own free ports on 127.0.0.1, so two runs on one
 # machine, or a run beside the machine's own database, never meet. Processes are started in the
@@ -21,7 +22,8 @@ Usage: tools/servers.sh start|stop|env|status
 Environment:
   UPGRADE_TEST_SERVERS      directory of data, logs and pids
                             (default: \${TMPDIR:-/tmp}/upgrade-service-servers)
-  UPGRADE_TEST_SERVER_LIST  which servers (default: "mariadb postgresql rabbitmq")
+  UPGRADE_TEST_SERVER_LIST  which servers (default: "mariadb postgresql rabbitmq"); there are
+                            puppetserver, and puppetdb, which needs postgresql, too
 
 start must be run as root: the databases refuse to run as root themselves and are started under
 the users that their packages create.
@@ -65,7 +67,7 @@ wait_for() {
     # wait_for SERVER COMMAND...: until it succeeds, or the server's process is gone.
     local server=$1
     shift
-    for _ in $(seq 240); do
+    for _ in $(seq "${PATIENCE:-240}"); do
         "$@" >/dev/null 2>&1 && return 0
         running "$server" || break
         sleep 0.5
@@ -168,12 +170,106 @@ EOF
     wait_for rabbitmq rabbitmq_answers
 }
 
+# Puppet's server: certificates only for the names of the tests, one interpreter, little memory.
+PUPPET_NAMES='*.upgrade.test'
+
+log_to_stdout() {
+    cat >"$1" <<EOF
+<configuration><appender name="STDOUT" class="ch.qos.logback.core.ConsoleAppender"><encoder>
+<pattern>%d %-5p [%c{2}] %m%n</pattern></encoder></appender>
+<root level="info"><appender-ref ref="STDOUT"/></root></configuration>
+EOF
+}
+
+java_is_up() {
+    # The file that its main thread writes once all of its services have started.
+    grep -q '^1' "$1"
+}
+
+start_puppetserver() {
+    local data=$BASE/puppetserver packaged=/etc/puppet/puppetserver
+    mkdir -p "$data"/{conf,code/environments,var,run,log}
+    cp -r $packaged/conf.d $packaged/services.d "$data"
+    cat >"$data/conf.d/puppetserver.conf" <<EOF
+jruby-puppet: {
+    ruby-load-path: [/usr/lib/puppetserver/ruby/vendor_ruby]
+    gem-home: $data/var/jruby-gems
+    gem-path: [\${jruby-puppet.gem-home}, /usr/lib/puppetserver/vendored-jruby-gems]
+    server-conf-dir: $data/conf
+    server-code-dir: $data/code
+    server-var-dir: $data/var
+    server-run-dir: $data/run
+    server-log-dir: $data/log
+    max-active-instances: 1
+    environment-class-cache-enabled: false
+}
+EOF
+    echo "webserver: {client-auth: want, ssl-host: 127.0.0.1, ssl-port: $PUPPET_PORT}" \
+        >"$data/conf.d/webserver.conf"
+    echo "global: {logging-config: $data/logback.xml}" >"$data/conf.d/global.conf"
+    log_to_stdout "$data/logback.xml"
+    cat >"$data/conf/puppet.conf" <<EOF
+[main]
+dns_alt_names = localhost
+[server]
+certname = puppet.upgrade.test
+autosign = $data/conf/autosign.conf
+environment_timeout = 0
+EOF
+    echo "$PUPPET_NAMES" >"$data/conf/autosign.conf"
+    echo 0 >"$data/run/restart"
+    launch puppetserver java -Xms256m -Xmx640m \
+        -Djruby.logger.class=com.puppetlabs.jruby_utils.jruby.Slf4jLogger \
+        -Djruby.lib=/usr/share/jruby/lib -jar /usr/share/puppetserver/puppetserver.jar \
+        --config "$data/conf.d" --bootstrap-config "$data/services.d" \
+        --restart-file "$data/run/restart"
+    PATIENCE=1200 wait_for puppetserver java_is_up "$data/run/restart"
+}
+
+start_puppetdb() {
+    local data=$BASE/puppetdb psql
+    mkdir -p "$data"/{conf.d,var,run}
+    psql=("$(postgresql_program psql)" -h 127.0.0.1 -p "$POSTGRESQL_PORT" -U postgres -q)
+    # it starts beside us
+    timeout 120 sh -c 'until "$0" -q -h 127.0.0.1 -p "$1"; do sleep 0.5; done' \
+        "$(postgresql_program pg_isready)" "$POSTGRESQL_PORT" || die 'PostgreSQL does not answer'
+    "${psql[@]}" -d postgres -c "CREATE ROLE puppetdb LOGIN PASSWORD 'puppetdb'" \
+        -c 'CREATE DATABASE puppetdb OWNER puppetdb'
+    "${psql[@]}" -d puppetdb -c 'CREATE EXTENSION pg_trgm'
+    cp /etc/puppetdb/conf.d/auth.conf "$data/conf.d"
+    log_to_stdout "$data/logback.xml"
+    cat >"$data/conf.d/puppetdb.ini" <<EOF
+[global]
+vardir = $data/var
+logging-config = $data/logback.xml
+[database]
+subname = //127.0.0.1:$POSTGRESQL_PORT/puppetdb
+username = puppetdb
+password = puppetdb
+[jetty]
+host = 127.0.0.1
+port = $PUPPETDB_PORT
+[nrepl]
+enabled = false
+[puppetdb]
+disable-update-checking = true
+EOF
+    echo 0 >"$data/run/restart"
+    launch puppetdb java -Xmx192m -Djava.security.egd=/dev/urandom \
+        -cp /usr/share/puppetdb/puppetdb.jar clojure.main -m puppetlabs.puppetdb.core services \
+        --config "$data/conf.d" --bootstrap-config /etc/puppetdb/bootstrap.cfg \
+        --restart-file "$data/run/restart"
+    PATIENCE=1200 wait_for puppetdb java_is_up "$data/run/restart"
+}
+
 write_environment() {
     local mysql="mysql+pymysql://$ACCOUNT:$ACCOUNT@127.0.0.1:$MARIADB_PORT"
     local postgresql="postgresql+psycopg2://$ACCOUNT:$ACCOUNT@127.0.0.1:$POSTGRESQL_PORT"
     cat >"$BASE/env" <<EOF
 export OS_TEST_DBAPI_ADMIN_CONNECTION='sqlite://;$mysql/?charset=utf8mb4;$postgresql/postgres'
 export UPGRADE_TEST_RABBIT_URL='rabbit://guest:guest@127.0.0.1:$RABBITMQ_PORT//'
+export UPGRADE_TEST_PUPPETSERVER=$PUPPET_PORT:$BASE/puppetserver
+export UPGRADE_TEST_PUPPETDB=http://127.0.0.1:$PUPPETDB_PORT
 EOF
 }
 
@@ -199,7 +295,7 @@ start() {
     done
     make_directory
     read -r MARIADB_PORT POSTGRESQL_PORT RABBITMQ_PORT RABBITMQ_DIST_PORT EPMD_PORT \
-        <<<"$(free_ports 5)"
+        PUPPET_PORT PUPPETDB_PORT <<<"$(free_ports 7)"
     write_environment
     # Side by side: the broker takes several seconds, the databases fit into them.
     declare -A starting
@@ -235,6 +331,9 @@ stop_server() {
 stop_processes() {
     # INT is PostgreSQL's "fast" shutdown: do not wait for clients. The port mapper goes last,
     # the broker unregisters from it.
+    stop_server puppetserver TERM &
+    stop_server puppetdb TERM &
+    wait
     stop_server mariadb TERM &
     stop_server postgresql INT &
     stop_server rabbitmq TERM &

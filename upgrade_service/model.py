@@ -62,12 +62,17 @@ class Host:
     routers: int = 0  #: routers and DHCP networks served by agents on it
     vcpus: int = 0  #: capacity for instances, allocation ratio applied
     ram_mb: int = 0
+    disk_gb: int | None = None  #: None: nobody counts disk here (shared storage, or unknown)
+    pcpus: int = 0  #: CPUs for servers with dedicated ones
     hypervisor_version: int | None = None
+    traits: frozenset[str] = frozenset()  #: placement's, of its resource provider
+    #: metadata of its aggregates: key -> values
+    aggregates: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     #: what its engine says of backups, disks and members of quorums: {backup, disks, members}
     readiness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """A tenant's instance, as far as moving it matters."""
 
@@ -77,9 +82,15 @@ class Server:
     state: str  #: nova's status: 'ACTIVE', 'ERROR' …
     vcpus: int = 1
     ram_mb: int = 512
+    disk_gb: int = 0  #: on the host's own disk: none for a server that boots from a volume
+    pcpus: int = 0  #: of its vCPUs, those that are dedicated; they are not in `vcpus`
     az: str | None = None
     group: str | None = None  #: server group id
-    group_policy: str | None = None  #: 'anti-affinity', 'affinity' …
+    group_policy: str | None = None  #: 'anti-affinity', 'affinity', 'soft-anti-affinity' …
+    group_max: int = 1  #: members of an anti-affinity group that one host may hold
+    tenant: str | None = None  #: keystone project that owns it
+    #: what its flavor asks of a host: the extra specs that a scheduler reads
+    specs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,12 +154,16 @@ POLICY_DEFAULTS: dict[str, Any] = {
     'per_az': None,
     'canary': {'hosts': 1, 'soak_seconds': 0},
     'drain': {
+        'mode': 'balanced',
         'instances': 'live',
         'on_stuck': 'abort',
         'on_immovable': 'block',
         'no_progress_seconds': 300,
         'settle_seconds': 5,
         'parallel': 1,
+        'incoming': 2,
+        'total': 64,
+        'mib_per_second': 1126,
     },
     'failure': {'max_consecutive': 2, 'max_percent': 10},
     'gates': ['finish'],
@@ -184,12 +199,16 @@ POLICY_SCHEMA: dict[str, Any] = {
             'type': 'object',
             'additionalProperties': False,
             'properties': {
+                'mode': {'enum': ['min-migrations', 'balanced']},
                 'instances': {'enum': ['live', 'none']},
                 'on_stuck': {'enum': ['abort', 'force_complete', 'leave']},
                 'on_immovable': {'enum': ['block', 'skip']},
                 'no_progress_seconds': _SECONDS,
                 'settle_seconds': _SECONDS,
                 'parallel': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'incoming': {'type': 'integer', 'minimum': 1, 'maximum': 100},
+                'total': {'type': 'integer', 'minimum': 1, 'maximum': 10000},
+                'mib_per_second': {'type': 'integer', 'minimum': 1, 'maximum': 1000000},
             },
         },
         'failure': {

@@ -89,7 +89,7 @@ CLUSTER_CREATE = _object(
     {
         'name': NAME,
         'cloud': NAME,
-        'inventories': {**_list({'enum': ['openstack']}, 8), 'minItems': 1},
+        'inventories': {**_list(WORD, 8), 'minItems': 1},
         'properties': {
             'type': 'object',
             'maxProperties': 64,

@@ -340,6 +340,14 @@ class Strategy(Resource):
     reasons = TEXTS
 
 
+class Inventory(Resource):
+    """A plugin that says what a cluster is made of."""
+
+    name = TEXT
+    package = TEXT
+    version = TEXT
+
+
 def fields(kind: Any) -> dict[str, Any]:
     """Return the attributes of a type and their datatypes."""
     return {attr.name: attr.datatype for attr in wtypes.list_attributes(kind)}

@@ -4,11 +4,12 @@ Nothing is decided here: a step that does not begin, or that says nothing, or th
 long, stays what it is. Times are ms by the database's clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 import dataclasses
 from typing import Any
 
 from upgrade_service.conductor import board as boards
+from upgrade_service.conductor import ready
 
 Row = dict[str, Any]
 Key = tuple[str, int]  #: (step, attempt)
@@ -59,6 +60,7 @@ class Ear:
 
     def __init__(self) -> None:
         self._heard: dict[Key, int] = {}
+        self._waits: dict[Key, int] = {}
         self._late: set[Key] = set()
         self._refused: dict[Key, str] = {}
 
@@ -78,28 +80,36 @@ class Ear:
         """List what is to be looked at now."""
         flying = [n for n in board.in_flight() if n.what.where == 'host']
         alive = {(n.id, n.attempt) for n in flying}
-        for known in (self._heard, self._refused):
+        for known in (self._heard, self._waits, self._refused):
             for key in known.keys() - alive:
                 del known[key]
         self._late &= alive
-        found = [a for n in flying if (a := self._of_step(n, now)) is not None]
-        return [*found, *lost_engines(board, now), *lost_services(board)]
+        at_work = {n.executor for n in flying if n.state == 'running'}
+        found = [a for n in flying if (a := self._of_step(n, now, at_work)) is not None]
+        return [*found, *lost_engines(board, now), *lost_services(board, now)]
 
-    def _of_step(self, node: boards.Node, now: int) -> Alarm | None:
+    def _of_step(self, node: boards.Node, now: int, at_work: Set[str | None]) -> Alarm | None:
         key = node.id, node.attempt
-        since = self._heard.setdefault(key, node.started_at or now)
-        refused = self._refused.get(key, '')
         if node.state == 'dispatched':
-            if refused.partition(':')[0] in HELD_BACK:
-                return _of(node, 'held_back', f'its engine does not take it: {refused}')
-            began = node.started_at or since
-            if now - began > NOT_STARTED:
-                why = f' ({refused})' if refused else ''
-                return _of(node, 'not_started', f'its engine has not begun it{why}')
-        elif key in self._late:
+            return self._of_order(node, now, at_work)
+        # what a past owner heard is not known: count from the first look
+        since = self._heard.setdefault(key, now)
+        if key in self._late:
             return _of(node, 'overdue', 'it takes longer than it may')
         elif now - since > SILENT:
             return _of(node, 'no_progress', 'its engine says nothing of it any more')
+        return None
+
+    def _of_order(self, node: boards.Node, now: int, at_work: Set[str | None]) -> Alarm | None:
+        key = node.id, node.attempt
+        refused = self._refused.get(key, '')
+        if refused.partition(':')[0] in HELD_BACK:
+            return _of(node, 'held_back', f'its engine does not take it: {refused}')
+        if node.executor in at_work:
+            self._waits[key] = now  # it comes after what its engine does now
+        if now - self._waits.setdefault(key, node.started_at or now) > NOT_STARTED:
+            why = f' ({refused})' if refused else ''
+            return _of(node, 'not_started', f'its engine has not begun it{why}')
         return None
 
 
@@ -128,8 +138,9 @@ def lost_engines(board: boards.Board, now: int) -> list[Alarm]:
     ]
 
 
-def lost_services(board: boards.Board) -> list[Alarm]:
+def lost_services(board: boards.Board, now: int) -> list[Alarm]:
     """Name the hosts of the plan with a service that went down by itself."""
+    waiting = {n.host for n in board.ready(now) if ready.unsound(board, n)}
     return [
         Alarm(
             code='service_lost',
@@ -138,11 +149,11 @@ def lost_services(board: boards.Board) -> list[Alarm]:
             message=f'{binary} on {host} went down; the host counts as out of service',
         )
         for host, binary in sorted(board.down.items())
-        if not board.ours(host)
+        if not board.ours(host) or host in waiting
     ]
 
 
 def waits(board: boards.Board, now: int) -> str:
     """Say what the next steps wait for that will pass by itself, or ''."""
-    found = [*lost_engines(board, now), *lost_services(board)]
+    found = [*lost_engines(board, now), *lost_services(board, now)]
     return '; '.join(a.message for a in found[:3])

@@ -72,7 +72,7 @@ class Broker:
         self._standing: set[tuple[str, str | None, int | None]] | None = None
         self._absent: set[str] = set()
         self._down: dict[str, str] = {}
-        self._due = {'engines': 0.0, 'survey': time.monotonic() + SURVEY_EVERY}
+        self._due = {'engines': 0.0, 'survey': 0.0}
         self._waits_since: float | None = None
         self._stop = threading.Event()
         #: cloud steps look at it: set means stop at the next safe point
@@ -294,10 +294,11 @@ class Broker:
         # what was just given back begins again in the next turn: a turn moves a step once
         given_back = any(m.new == 'pending' for m in taken.moves.values())
         picks = ready.Picks([], []) if given_back else self._pick(moves)
-        ending = self._conclude(gates)
+        returned = any(m.new == 'pending' for m in moves)
+        ending = None if returned else self._conclude(gates)
         self._commit(moves, ending)
         self._send(picks)
-        return bool(gates.passed or taken.moves) or ending is not None
+        return bool(gates.passed or taken.moves) or returned or ending is not None
 
     def _pick(self, moves: list[db.StepMove]) -> ready.Picks:
         """Choose what begins now, and note the moves."""
@@ -370,8 +371,10 @@ class Broker:
         if why := alarms.waits(board, now):
             self._waits_since = self._waits_since or time.monotonic()
             waited = time.monotonic() - self._waits_since
-            grace = self.conf.conductor.control_plane_grace
-            return endings.blocked('stuck', why) if waited > grace else None
+            if waited <= self.conf.conductor.control_plane_grace:
+                return None
+            self._waits_since = None
+            return endings.blocked('stuck', why)
         return endings.blocked('stuck', 'no step can begin, is in flight or waits for a time')
 
     # -- the other states ----------------------------------------------------------------------
@@ -414,7 +417,7 @@ class Broker:
     def _blocked(self) -> bool:
         self._commit(list(self._take_items().moves.values()))
         reason = self._row['blocked_reason']
-        if reason in ('step_failed', 'stuck') and not self.board.stuck():
+        if reason == 'step_failed' and not self.board.stuck():
             state = 'stopping' if self._row['next'] == 'paused' else 'running'
             self._commit(
                 [],

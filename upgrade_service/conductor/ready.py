@@ -80,9 +80,14 @@ def pick(
     for node in board.ready(now) if only is None else _released(board, only, now):
         if node.what.where == 'host':
             orders.add(node)
-        elif node.what.where == 'cloud' and _may_go(node, budget):
+        elif node.what.where == 'cloud' and not unsound(board, node) and _may_go(node, budget):
             cloud.append(node)
     return Picks(orders.chains, cloud)
+
+
+def unsound(board: boards.Board, node: boards.Node) -> bool:
+    """Whether a host would be emptied while a service of it is down: nothing could leave it."""
+    return node.kind in ('disable_host', 'drain_host') and node.host in board.down
 
 
 def _may_go(node: boards.Node, budget: Budget) -> bool:

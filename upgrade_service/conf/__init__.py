@@ -6,9 +6,17 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log
 
-from upgrade_service.conf import api, conductor, database, engine, trust, upgrade_levels
+from upgrade_service.conf import (
+    api,
+    conductor,
+    database,
+    engine,
+    inventories,
+    trust,
+    upgrade_levels,
+)
 
-_GROUPS = (api, conductor, database, engine, trust, upgrade_levels)
+_GROUPS = (api, conductor, database, engine, inventories, trust, upgrade_levels)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

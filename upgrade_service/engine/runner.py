@@ -128,6 +128,7 @@ class Runner:
                 '--property=TasksMax=4096',
                 '--property=MemoryMax=75%',
                 '--property=KillMode=control-group',
+                f'--property=TimeoutStopSec={shim.GRACE:.0f}',
             ]
             subprocess.run(
                 [*wrap, *limits, '--', *argv], check=True, timeout=30, stdin=subprocess.DEVNULL

@@ -99,8 +99,11 @@ class Allowed:
         strategy = self._strategies[name]
         if task.kind not in strategy.kinds:
             return 'not_allowed', f'strategy {name} knows no {task.kind[:64]}'
-        if task.host != site.host and task.host not in strategy.hosts(site):
-            return 'not_allowed', f'this is the engine of host {site.host}'
+        try:
+            if task.host != site.host and task.host not in strategy.hosts(site):
+                return 'not_allowed', f'this is the engine of host {site.host}'
+        except exception.Refused as e:
+            return 'not_allowed', str(e)
         for error in _validator(type(strategy)).iter_errors(dict(task.params)):
             where = '.'.join(map(str, error.absolute_path)) or 'params'
             return 'bad_params', f'{where}: {error.message[:200]}'
@@ -114,6 +117,9 @@ class Allowed:
             if not reason:
                 try:
                     seen = self._strategies[name].facts(self._sites[name])
+                    others = self._others(name)
+                except exception.Refused as e:
+                    reason = str(e)
                 except Exception as e:
                     LOG.exception('strategy %s: no facts', name)
                     reason = f'{type(e).__name__}: {e}'
@@ -123,7 +129,7 @@ class Allowed:
                     merged.update(seen)
             merged['strategies'][name] = {'ready': not reason, 'reason': reason[:500]}
             if not reason:
-                merged['strategies'][name].update(self._others(name))
+                merged['strategies'][name].update(others)
         return merged
 
     def _others(self, name: str) -> dict[str, Any]:

@@ -271,9 +271,15 @@ class Shim:
         except ValueError:
             return
         if isinstance(said.get('progress'), dict):
-            self._note(**{k: said['progress'].get(k) for k in ('text', 'done', 'total')})
+            told = said['progress']
+            self._note(
+                **{k: told[k] for k in ('text', 'done', 'total') if told.get(k) is not None}
+            )
         elif isinstance(said.get('host'), str):
-            self._hosts[said['host']] = said
+            before = self._hosts.get(said['host'], {})
+            # of several runs in one job the one that went wrong counts
+            if before.get('result', 'succeeded') == 'succeeded':
+                self._hosts[said['host']] = said
 
     # -- operations ----------------------------------------------------------------------------
 

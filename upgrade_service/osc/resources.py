@@ -212,3 +212,14 @@ class Strategy(_Resource):
     ready = resource.Body('ready')
     hosts = resource.Body('hosts')
     reasons = resource.Body('reasons')
+
+
+class Inventory(_Resource):
+    """A plugin that says what a cluster is made of."""
+
+    resources_key = 'inventories'
+    base_path = '/inventories'
+    allow_fetch = False
+
+    package = resource.Body('package')
+    version = resource.Body('version')

@@ -1,4 +1,4 @@
-"""Rules for the strategies that engines offer."""
+"""Rules for the plugins: strategies that engines offer, and inventories."""
 
 from upgrade_service.policies import base
 
@@ -8,5 +8,11 @@ RULES = [
         base.READER,
         'List the strategies that engines offer.',
         'GET /v1/strategies',
+    ),
+    base.rule(
+        'inventories:list',
+        base.READER,
+        'List the inventory plugins.',
+        'GET /v1/inventories',
     ),
 ]

@@ -59,11 +59,13 @@ _JOBS: dict[str, _Maker] = {
     'prefetch': package_jobs.prefetch,
     **database.JOBS,
     'upgrade_packages': package_jobs.upgrade_packages,
+    'stop_service': source_jobs.stop_service,
     'upgrade_service': package_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,
 }
 _UNDO: dict[str, _Maker] = {
     'upgrade_packages': package_jobs.undo_packages,
+    'stop_service': source_jobs.restart_service,
     'upgrade_service': package_jobs.undo_service,
 }
 #: most versions that the facts list of one package

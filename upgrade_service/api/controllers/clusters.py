@@ -1,6 +1,7 @@
 """Clusters, and what discovery found in them."""
 
 import collections
+from importlib import metadata
 from typing import Any
 
 from upgrade_service import exception
@@ -23,8 +24,31 @@ def index(ask: Ask) -> Answer:
     return ask.page('clusters', rows, 'id', types.Cluster.of)
 
 
+def installed_inventories() -> list[Row]:
+    """List the inventory plugins that are installed: {name, package, version}."""
+    found = metadata.entry_points(group='upgrade_service.inventories')
+    return [
+        {
+            'name': entry.name,
+            'package': entry.dist.name if entry.dist else '',
+            'version': entry.dist.version if entry.dist else '',
+        }
+        for entry in sorted(found, key=lambda e: e.name)
+    ]
+
+
+def inventories(ask: Ask) -> Answer:
+    """List the inventory plugins."""
+    return Answer({'inventories': [types.Inventory.of(row) for row in installed_inventories()]})
+
+
 def create(ask: Ask) -> Answer:
     """Take a cluster under care; nothing is discovered until it is asked for."""
+    known = [row['name'] for row in installed_inventories()]
+    for name in ask.body.get('inventories', ()):
+        if name not in known:
+            rule = f'there is no plugin {name}; installed are {", ".join(known)}'
+            raise exception.Invalid(field='inventories', rule=rule)
 
     def shown(row: Row) -> Answer:
         at = f'{ask.base}{ask.path}/{row["id"]}'

@@ -26,7 +26,7 @@ def values(ask: Ask) -> Row:
     :raises NotFound: no such cluster. :raises UnknownRelease: no such release.
     :raises UnreachableRelease: it cannot be reached in one hop.
     :raises InvalidPolicy: names the key. :raises UnknownHost: not a host of the cluster.
-    :raises Invalid: an empty or unknown selection, or an unknown strategy.
+    :raises Invalid: an empty, unknown or contradictory selection, or an unknown strategy.
     """
     body = ask.body
     cluster = db_api.cluster_get(ask.ctx, body['cluster'])
@@ -38,6 +38,8 @@ def values(ask: Ask) -> Row:
     if merged['commits'] and strategy != COMMIT_STRATEGY:
         rule = f'strategy {strategy} takes no commits, only {COMMIT_STRATEGY} does'
         raise exception.InvalidPolicy(field='commits', rule=rule)
+    chosen = selection(ask, cluster)
+    consistent(chosen, merged)
     return {
         'name': body.get('name'),
         'cluster_id': cluster['id'],
@@ -46,7 +48,7 @@ def values(ask: Ask) -> Row:
         'strategy': strategy,
         'type': body.get('type', 'service'),
         'policy': merged,
-        'selection': selection(ask, cluster),
+        'selection': chosen,
         'approvals': [PONR_GATE] if body.get('approve_ponr') else [],
     }
 
@@ -75,7 +77,25 @@ def selection(ask: Ask, cluster: Row) -> Row:
     # before a discovery nothing is known to compare with: the planner will
     if cluster['discovered_at'] and ('hosts' in wanted or 'azs' in wanted):
         _in_cluster(ask, cluster, wanted)
+    if cluster['discovered_at'] and 'projects' in wanted:
+        there = {row['project'] for row in db_api.binary_hosts(ask.ctx, cluster['id'])}
+        _all_known('projects', wanted['projects'], sorted(there), f'in {cluster["name"]}')
     return wanted
+
+
+def consistent(wanted: Row, merged: Row) -> None:
+    """Refuse a selection and a policy that contradict one another.
+
+    :raises Invalid: names the key and what would make it possible.
+    """
+    chosen, skipped = wanted.get('projects'), merged['skip_projects']
+    if chosen is not None and set(chosen) <= set(skipped):
+        rule = f'it skips all that is selected ({", ".join(sorted(chosen))}); take it out of one'
+        raise exception.Invalid(field='policy.skip_projects', rule=rule)
+    for project in sorted(merged['commits']):
+        if project in skipped or (chosen is not None and project not in chosen):
+            rule = f'{project} is not part of this upgrade; select it, or name no commit of it'
+            raise exception.Invalid(field='policy.commits', rule=rule)
 
 
 def _in_cluster(ask: Ask, cluster: Row, wanted: Row) -> None:
@@ -85,14 +105,19 @@ def _in_cluster(ask: Ask, cluster: Row, wanted: Row) -> None:
     if unknown is not None:
         raise exception.UnknownHost(host=unknown, cluster=cluster['name'])
     _all_known('azs', wanted.get('azs', ()), sorted({h['az'] for h in hosts if h['az']}))
+    named = [h for h in hosts if h['name'] in wanted.get('hosts', names)]
+    if not any(h['az'] in wanted.get('azs', (h['az'],)) for h in named):
+        where = ', '.join(f'{h["name"]} is in {h["az"] or "none"}' for h in named[:5])
+        raise exception.Invalid(field='azs', rule=f'no host that is named is in one: {where}')
 
 
-def _all_known(field: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+def _all_known(
+    field: str, wanted: Iterable[str], known: Sequence[str], where: str = 'known'
+) -> None:
     unknown = next((w for w in wanted if w not in known), None)
     if unknown is not None:
-        raise exception.Invalid(
-            field=field, rule=f'{unknown} is not known; there are: {", ".join(known) or "none"}'
-        )
+        there = ', '.join(known) or 'none'
+        raise exception.Invalid(field=field, rule=f'{unknown} is not {where}; there are: {there}')
 
 
 def _strategy(ask: Ask) -> str:

@@ -170,6 +170,13 @@ TABLE = routes.Table(
         _delete(AGENT, agents.delete, 'agents:delete'),
         _post(f'{AGENT}/approve', agents.approve, 'agents:approve', types.Agent, status=200),
         _post(f'{AGENT}/revoke', agents.revoke, 'agents:revoke', types.Agent, status=200),
+        _get(
+            '/v1/inventories',
+            clusters.inventories,
+            'inventories:list',
+            types.Inventory,
+            'inventories',
+        ),
         _get('/v1/strategies', agents.strategies, 'strategies:list', types.Strategy, 'strategies'),
     ]
 )

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.discovery import base, checks
+from upgrade_service.conductor.discovery import base, checks, drift
 
 #: systemd's ActiveState -> our state; a unit that is inactive is no service of the host
 UNIT_STATES = {
@@ -51,6 +51,8 @@ def merge(
     `deployment_hosts`: whose engines are believed when they offer to do the steps of others.
     """
     engines = current_agents(agents)
+    said = drift.align(found, engines)
+    found = drift.settle(said, projects)
     services = merge_services(found, engines, releases, projects)
     known = {name for f in found for name in f.hosts} | {
         s.host for s in services if s.source == 'engine' and not listed(projects, s.binary)
@@ -73,8 +75,13 @@ def merge(
         endpoints={k: v for f in found for k, v in f.endpoints.items()},
     )
     problems = [p for f in found for p in f.problems]
+    problems.extend(drift.problems(said, services, projects))
     problems.extend(checks.problems(inventory, engines, projects, clock.facts_max_age))
-    return dataclasses.replace(inventory, problems=tuple(problems))
+    # an engine that acts for others need not be on a host of the cloud
+    ours = [
+        p for p in problems if p.code != 'engine_unknown_host' or p.host not in deployment_hosts
+    ]
+    return dataclasses.replace(inventory, problems=tuple(ours))
 
 
 def current_agents(agents: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -106,12 +113,17 @@ def merge_services(
     """Join the services of the cloud with those that engines see."""
     merged: dict[tuple[str, str], model.Service] = {}
     for service in (s for f in found for s in f.services):
-        merged.setdefault((service.host, service.binary), service)
+        known = merged.setdefault((service.host, service.binary), service)
+        if known.version is None and service.version:
+            merged[service.host, service.binary] = dataclasses.replace(
+                known, version=service.version, how=service.how
+            )
     for host, row in engines.items():
         if row['state'] != 'active':
             continue
         for project, facts in ((row.get('facts') or {}).get('projects') or {}).items():
             _add_facts(merged, host, project, facts)
+    _drop_second_names(merged, projects)
     release_of: dict[tuple[str, str], str | None] = {}
     for key, service in merged.items():
         name = (service.project, service.version or '')
@@ -120,6 +132,15 @@ def merge_services(
             release_of[name] = release.id if release else None
         merged[key] = dataclasses.replace(service, release=release_of[name])
     return [merged[key] for key in sorted(merged)]
+
+
+def _drop_second_names(merged: dict[tuple[str, str], model.Service], projects: Any) -> None:
+    """Drop an API that a tool names where an engine sees it under another name."""
+    apis = [s for s in merged.values() if drift.is_api(projects, s.binary)]
+    seen = {(s.host, s.project) for s in apis if s.source == 'engine'}
+    for s in apis:
+        if s.source not in ('cloud', 'engine', 'both') and (s.host, s.project) in seen:
+            del merged[s.host, s.binary]
 
 
 def _add_facts(
@@ -133,7 +154,10 @@ def _add_facts(
     for unit in facts.get('services', ()):
         key = (host, unit['binary'])
         if key in merged:
-            merged[key] = dataclasses.replace(merged[key], unit=unit.get('unit'), source='both')
+            by = 'both' if merged[key].source in ('cloud', 'both') else 'engine'
+            merged[key] = dataclasses.replace(
+                merged[key], unit=unit.get('unit'), source=by, state=_state(merged[key], unit)
+            )
         elif unit.get('state') in UNIT_STATES:
             merged[key] = model.Service(
                 project=project,
@@ -146,6 +170,15 @@ def _add_facts(
     for key, service in merged.items():
         if service.host == host and service.project == project:
             merged[key] = dataclasses.replace(service, version=version, how=how)
+
+
+def _state(known: model.Service, unit: Mapping[str, Any]) -> str:
+    """Return the cloud's word on a service; where it has none, the unit's state."""
+    return (
+        known.state
+        if known.source == 'cloud'
+        else UNIT_STATES.get(unit.get('state', ''), 'unknown')
+    )
 
 
 # -- hosts -------------------------------------------------------------------------------------

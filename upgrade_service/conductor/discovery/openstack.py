@@ -28,6 +28,7 @@ class OpenStackInventory(base.InventoryManager):
     """The cluster, as keystone, nova, cinder, neutron and placement know it."""
 
     name = 'openstack'
+    summary = "the cloud's own APIs: hosts, services, servers, capacity"
 
     def collect(self, conf: cfg.ConfigOpts, cluster: Mapping[str, Any]) -> base.Found:
         """Read the cloud."""

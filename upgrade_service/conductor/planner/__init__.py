@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import draft, drain, problems, stages
+from upgrade_service.conductor.planner import draft, drain, estimate, problems, stages
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.conductor.planner.request import Request, share
 from upgrade_service.projects import loader
@@ -53,15 +53,13 @@ def make_plan(
 
 
 def _drains(scope: scopes.Scope) -> drain.Drains:
-    policy = scope.request.policy
     hosts = scope.compute_hosts
-    if policy['drain']['instances'] == 'none':
+    if scope.request.policy['drain']['instances'] == 'none':
         return drain.Drains(order=[drain.Drain(host) for host in hosts])
-    one_by_one = share(policy['max_unavailable'], len(hosts)) == 1
     return drain.plan_drains(
         scope.inventory,
         hosts,
         scope.upgraded,
-        spread=one_by_one,
-        on_immovable=policy['drain']['on_immovable'],
+        scope.request.policy,
+        lambda host: estimate.upgrade_seconds(scope, host),
     )

@@ -4,18 +4,21 @@ from collections.abc import Mapping, Sequence
 import heapq
 
 from upgrade_service import model
+from upgrade_service.conductor.planner import drain
 from upgrade_service.conductor.planner import scope as scopes
 
-#: seconds: a live migration's fixed part, and for each GiB of memory (10 Gbit/s, some pages twice)
-_MIGRATION, _PER_GIB = 10, 1.1
+
+def upgrade_seconds(scope: scopes.Scope, host: str) -> float:
+    """Estimate how long a host is out beside its drain."""
+    return 0.0
 
 
 def drain_seconds(moves: Mapping[str, str], scope: scopes.Scope) -> int:
     """Estimate a drain: its migrations, so many at a time, and two looks at the end."""
-    drain = scope.request.policy['drain']
-    memory = scope.memory
-    seconds = sum(_MIGRATION + _PER_GIB * memory.get(server, 0) / 1024 for server in moves)
-    return int(seconds / drain['parallel'] + drain['settle_seconds'])
+    rules = scope.request.policy['drain']
+    takes = drain.migration_seconds(rules)
+    seconds = sum(takes(scope.servers[server]) for server in moves)
+    return int(seconds / rules['parallel'] + rules['settle_seconds'])
 
 
 def duration(steps: Sequence[model.Step], budget: int) -> int:

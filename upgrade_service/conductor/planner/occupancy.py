@@ -165,23 +165,24 @@ class MovedWell(constraints.Constraint):
 class Roomy(constraints.Constraint):
     """No host ever holds more than its capacity, if it did not before."""
 
+    #: what is counted, and its name
+    SIZES = (('vcpus', 'vCPUs'), ('pcpus', 'dedicated CPUs'), ('ram_mb', 'MB'), ('disk_gb', 'GB'))
+
     def broken(self, paper: papers.Paper) -> Iterator[str]:
         people = Occupancy(paper)
         for host in people.visits:
             room = paper.inventory.hosts.get(host, model.Host(name=host))
-            home = self._size(people.home.get(host, ()))
+            home = people.home.get(host, ())
             for crowd in people.times(host):
-                vcpus, ram = self._size(crowd)
-                if vcpus > max(room.vcpus, home[0]) or ram > max(room.ram_mb, home[1]):
-                    yield (
-                        f'{host} may have to hold {vcpus} vCPUs and {ram} MB, '
-                        f'and has {room.vcpus} and {room.ram_mb}'
-                    )
+                for size, named in self.SIZES:
+                    has = getattr(room, size)
+                    needs, before = self._sum(crowd, size), self._sum(home, size)
+                    if has is not None and needs > max(has, before):
+                        yield f'{host} may have to hold {needs} {named}, and has {has}'
 
     @staticmethod
-    def _size(servers: Iterable[model.Server]) -> tuple[int, int]:
-        servers = list(servers)
-        return sum(s.vcpus for s in servers), sum(s.ram_mb for s in servers)
+    def _sum(servers: Iterable[model.Server], size: str) -> int:
+        return sum(getattr(server, size) for server in servers)
 
 
 class Apart(constraints.Constraint):
@@ -197,8 +198,60 @@ class Apart(constraints.Constraint):
 
     @staticmethod
     def _crowded(servers: Sequence[model.Server] | Iterable[model.Server]) -> set[str]:
-        groups = Counter(s.group for s in servers if s.group and s.group_policy == 'anti-affinity')
-        return {group for group, members in groups.items() if group and members > 1}
+        bound = [s for s in servers if s.group and s.group_policy == 'anti-affinity']
+        members = Counter(s.group for s in bound)
+        return {s.group for s in bound if s.group and members[s.group] > s.group_max}
+
+
+class Wanted(constraints.Constraint):
+    """A host has what a flavor asks for, and is for the tenant: traits and aggregates."""
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        people = Occupancy(paper)
+        seen: set[tuple[str, object, object]] = set()
+        for source in people.drains:
+            for name, target in people.moves(source).items():
+                server, host = people.servers.get(name), paper.inventory.hosts.get(target)
+                if server is None or host is None:
+                    continue
+                if (target, server.specs, server.tenant) in seen:
+                    continue
+                seen.add((target, server.specs, server.tenant))
+                for why in self._missing(server, host):
+                    yield f'server {name} goes to {target}, {why}'
+
+    @staticmethod
+    def _missing(server: model.Server, host: model.Host) -> Iterator[str]:
+        for key, value in server.specs:
+            scope, _, name = key.partition(':')
+            if scope == 'trait' and (name in host.traits) is not (value == 'required'):
+                yield f'where {name} is not as {value} as it asks'
+            if scope == 'aggregate_instance_extra_specs':
+                offered = host.aggregates.get(name, frozenset())
+                asked = [word for word in value.split() if word not in ('<or>', 's==')]
+                if not offered.intersection(asked):
+                    yield f'which is in no aggregate with {name}={value}'
+        for key, values in host.aggregates.items():
+            allowed = {tenant for value in values for tenant in value.split(',')}
+            if key.startswith('filter_tenant_id') and server.tenant not in allowed:
+                yield 'which is for other tenants'
+            if key.startswith('trait:') and values == {'required'}:
+                if (key, 'required') not in server.specs:
+                    yield f'which is kept for servers that ask for {key[6:]}'
+
+
+class Bound(constraints.Constraint):
+    """Nobody is moved who hangs on a device of the host."""
+
+    DEVICES = ('pci_passthrough:', 'resources:VGPU', 'accel:', 'hw:pmem', 'hw:mem_encryption')
+
+    def broken(self, paper: papers.Paper) -> Iterator[str]:
+        people = Occupancy(paper)
+        for source in people.drains:
+            for name in people.moves(source):
+                server = people.servers.get(name)
+                if server and any(key.startswith(self.DEVICES) for key, _ in server.specs):
+                    yield f'server {name} hangs on a device of {source} and is moved'
 
 
 SERVERS: tuple[constraints.Constraint, ...] = (
@@ -207,4 +260,6 @@ SERVERS: tuple[constraints.Constraint, ...] = (
     MovedWell(),
     Roomy(),
     Apart(),
+    Wanted(),
+    Bound(),
 )

@@ -1,6 +1,7 @@
 """What one upgrade asks of the planner."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 import dataclasses
 from typing import Any
 
@@ -65,3 +66,16 @@ def share(amount: int | str | None, of: int) -> int:
     if isinstance(amount, str):
         return max(1, of * int(amount.rstrip('%')) // 100)
     return max(1, amount)
+
+
+def shares(inventory: model.Inventory, hosts: Iterable[str], amount: Any) -> dict[str | None, int]:
+    """Turn `per_az` of a policy into hosts that may be out in each zone; {}: no limit.
+
+    It is one amount for every zone, or a mapping of zones to amounts.
+    """
+    if amount is None:
+        return {}
+    totals = Counter(inventory.hosts[host].az for host in hosts)
+    if isinstance(amount, Mapping):
+        return {az: share(amount[az], n) for az, n in totals.items() if az in amount}
+    return {az: share(amount, n) for az, n in totals.items()}

@@ -66,9 +66,9 @@ class Scope:
         )
 
     @functools.cached_property
-    def memory(self) -> Mapping[str, int]:
-        """Server id -> MB."""
-        return {server.id: server.ram_mb for server in self.inventory.servers}
+    def servers(self) -> Mapping[str, model.Server]:
+        """The servers by id."""
+        return {server.id: server for server in self.inventory.servers}
 
     @functools.cached_property
     def _by_host(self) -> Mapping[tuple[str, str], list[Change]]:
@@ -172,12 +172,13 @@ def make_scope(
     :raises PlanImpossible: nothing is selected, nothing is behind, or nobody can do it.
     """
     if request.strategy not in strategies:
-        raise exception.PlanImpossible(reason=f'there is no strategy {request.strategy}')
+        there = ', '.join(sorted(strategies)) or 'none'
+        raise exception.PlanImpossible(
+            reason=f'there is no strategy {request.strategy}; there are: {there}'
+        )
     changes = _changes(inventory, request, projects, releases)
     if not changes:
-        raise exception.PlanImpossible(
-            reason=f'nothing that is selected is behind {request.to_release}'
-        )
+        raise exception.PlanImpossible(reason=_nothing(inventory, request, projects))
     names = {change.project for change in changes}
     return Scope(
         inventory=inventory,
@@ -188,6 +189,28 @@ def make_scope(
         order=tuple(order.project_order(names, projects)),
         versions={name: request.version(projects.get(name), releases) or '' for name in names},
         changes=tuple(changes),
+    )
+
+
+def _nothing(
+    inventory: model.Inventory, request: requests.Request, projects: loader.Projects
+) -> str:
+    """Say why there is nothing to do, and what would have to be otherwise."""
+    hosts = [h for h in inventory.hosts.values() if request.selects(h)]
+    if not hosts:
+        return 'no host of the cloud is selected: name others with --hosts or --az'
+    names = {h.name for h in hosts}
+    here = [s for s in inventory.services if s.host in names]
+    chosen = [s for s in here if request.selects_project(s.project)]
+    known = [s for s in chosen if s.project in projects]
+    if not known:
+        what = ', '.join(sorted({s.project for s in (chosen or here)})) or 'nothing'
+        why = 'nothing is known of it' if chosen else 'the projects selected are not there'
+        return f'on the hosts selected runs {what}, and {why}: select other hosts or projects'
+    releases = ', '.join(sorted({s.release or s.version or 'unknown' for s in known}))
+    return (
+        f'nothing that is selected is behind {request.to_release}: the {len(known)} services on '
+        f'{len(hosts)} hosts are at {releases}'
     )
 
 

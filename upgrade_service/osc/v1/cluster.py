@@ -54,7 +54,8 @@ class CreateCluster(base.Show):
             '--inventory',
             metavar='<plugin>',
             action='append',
-            help='Where its inventory comes from, may be repeated (default: openstack)',
+            help='Where its inventory comes from, may be repeated (default: openstack); see '
+            '`upgrade inventory list`',
         )
         parser.add_argument(
             '--property',
@@ -333,3 +334,19 @@ class ListProblem(base.List):
             raise exceptions.CommandError('name either a cluster or, with --upgrade, an upgrade')
         cluster = args.cluster or args.cluster_option
         return self.api.problems(cluster=cluster, upgrade=args.upgrade)
+
+
+class ListInventory(base.List):
+    """List the plugins that say what a cluster is made of.
+
+    openstack: the cloud's own APIs. ansible: an Ansible inventory that the conductor's
+    [ansible_inventory] names. puppet: a PuppetDB that its [puppetdb] names. Give several to
+    `upgrade cluster create --inventory`; where they disagree, `upgrade problem list` shows it.
+    """
+
+    fields = ('name', 'package', 'version')
+    paged = False
+
+    def found(self, args: argparse.Namespace) -> Sequence[Row]:
+        """Return the plugins."""
+        return list(self.api.rows(resources.Inventory))

@@ -9,7 +9,7 @@ from cliff.formatters import base as formatters
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from upgrade_service.osc import columns, render, resources
+from upgrade_service.osc import columns, graph, render, resources
 from upgrade_service.osc.v1 import base
 from upgrade_service.osc.v1 import upgrade as upgrades
 
@@ -42,7 +42,7 @@ STEP_FIELDS = (
 
 
 class Tree(formatters.ListFormatter):
-    """The name `tree` among the formats of `plan show`; :class:`ShowPlan` draws it."""
+    """The names `tree` and `dot` among the formats of `plan show`; :class:`ShowPlan` draws."""
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         """Have no options."""
@@ -54,7 +54,7 @@ class Tree(formatters.ListFormatter):
         stdout: TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Refuse: a tree is drawn from the plan, not from a table."""
+        """Refuse: they are drawn from the plan, not from a table."""
         raise NotImplementedError
 
 
@@ -64,8 +64,8 @@ class ShowPlan(base.List):
     Example: openstack upgrade plan show first
     The default format is a tree: stages, hosts (those that are alike once), steps, with marks
     for what runs beside other steps, what can be undone and each point of no return.
-    `-f json` gives the whole plan, with moves, digest and estimate; `-f table`, csv, yaml and
-    value list its steps.
+    `-f json` gives the whole plan, with moves, digest and estimate; `-f dot` a graph for
+    Graphviz (`… -f dot | dot -Tsvg`); `-f table`, csv, yaml and value list its steps.
     """
 
     fields = (
@@ -85,7 +85,7 @@ class ShowPlan(base.List):
 
     @property
     def formatter_namespace(self) -> str:
-        """The formats of this command: those of lists and `tree`."""
+        """The formats of this command: those of lists, `tree` and `dot`."""
         return 'upgrade_service.osc.plan_formatters'
 
     @property
@@ -116,6 +116,8 @@ class ShowPlan(base.List):
         if parsed_args.formatter == 'tree':
             marks = render.marks_for(getattr(out, 'encoding', None) or 'utf-8')
             out.write(render.tree(self.plan, marks) + '\n')
+        elif parsed_args.formatter == 'dot':
+            out.write(graph.dot(self.plan))
         elif parsed_args.formatter == 'json' and not parsed_args.columns:
             out.write(json.dumps(self.plan, indent=None if parsed_args.noindent else 2) + '\n')
         else:

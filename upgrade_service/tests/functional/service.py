@@ -112,11 +112,14 @@ class Service(fixtures.Fixture):
     """Everything, at work. `spec`: arguments of the simulator's `default_spec`.
 
     `apart`: hosts whose engine is a real `upgrade-service-engine`, a process of its own.
+    `projects`: name -> what `projects.d` says of it.
     """
 
-    def __init__(self, url: str, apart: tuple[str, ...] = (), **spec: Any) -> None:
+    def __init__(
+        self, url: str, apart: tuple[str, ...] = (), projects: Row | None = None, **spec: Any
+    ) -> None:
         super().__init__()
-        self._url, self._apart = url, apart
+        self._url, self._apart, self._projects = url, apart, projects or {}
         self._spec = {'controllers': 1, 'computes': 2, 'servers': 2, 'azs': 1, **spec}
         self._spec.update(routers=0, groups=0, volumes=2)
 
@@ -156,6 +159,10 @@ class Service(fixtures.Fixture):
         )
         (place / 'service.conf').write_text(self.config)
         (place / 'clouds.yaml').write_text('clouds: {}\n')
+        (place / 'projects.d').mkdir()
+        for name, data in self._projects.items():
+            said = json.dumps({'project': name, **data})  # JSON is YAML too
+            (place / 'projects.d' / f'{name}.yaml').write_text(said)
         plugin = place / 'plugin' / 'scripted-1.0.dist-info'
         plugin.mkdir(parents=True)
         (plugin / 'METADATA').write_text('Metadata-Version: 2.1\nName: scripted\nVersion: 1.0\n')

@@ -25,6 +25,7 @@ EXPECTED = {
     'steps:get': READ,
     'agents:get': READ,
     'strategies:list': READ,
+    'inventories:list': READ,
     'steps:log': OPERATE,
     'clusters:discover': OPERATE,
     'upgrades:create': OPERATE,

@@ -178,6 +178,8 @@ class CommandsTestCase(base.ShellTestCase):
             self.assertEqual(state, found['state'])
         self.ok(f'upgrade agent delete {row["id"]}')
         self.assertEqual([], self.ok('upgrade strategy list -f json').json())
+        plugins = self.ok('upgrade inventory list -f json').json()
+        self.assertEqual(['ansible', 'openstack', 'puppet'], [p['Name'] for p in plugins])
 
     def test_delete(self):
         self.upgrade()

@@ -103,6 +103,33 @@ class TestWholeCloud(ServiceCase):
         self.assert_moved_as_planned(upgrade)
         self.assert_each_step_once(upgrade)
 
+    def test_a_cold_project_stops_before_it_changes(self):
+        fact = {'manner': 'cold', 'source': 'site', 'proof': 'doc'}
+        data = {'sources': [{'id': 'site', 'ref': 'this test'}], 'upgrade': {'adjacent': fact}}
+        self.serve(computes=2, projects={'glance': data})
+        upgrade = self.service.upgrade(start=False, approve_ponr=True)
+        refused = self.assertRaises(service.Refused, upgrade.verb, 'start')
+        self.assertIn('cold_upgrade', str(refused))
+        upgrade.verb('start', accept=['cold_upgrade'])
+        upgrade.wait('succeeded')
+        self.assert_upgraded()
+        log = [
+            (e['what'], e.get('action')) for e in self.service.cloud_log() if self._of_glance(e)
+        ]
+        order = [
+            ('unit stop', None),
+            ('unit down', None),
+            ('run', 'db_expand'),
+            ('run', 'db_migrate'),
+            ('switch', None),
+            ('unit up', None),
+        ]
+        self.assertEqual(order, [entry for entry in log if entry in order])
+
+    @staticmethod
+    def _of_glance(entry):
+        return 'glance' in (entry.get('project'), (entry.get('binary') or '').partition('-')[0])
+
 
 class TestLosses(ServiceCase):
     """Processes die and messages are lost; the upgrade goes on."""

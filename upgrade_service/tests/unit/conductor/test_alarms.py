@@ -44,6 +44,21 @@ class TestAlarms(base.TestCase):
         accepted = {'what': 'accepted'}
         self.assertEqual([], self.codes(flying('running'), 100, refused, accepted))
 
+    def test_what_waits_its_turn_is_none(self):
+        """The rest of a chain begins when the engine is done with what is before it."""
+        values = {'attempt': 1, 'started_at': NOW}
+        board = test_ready.board(
+            ('prefetch', 'a', [], {**values, 'state': 'running'}),
+            ('verify_host', 'a', [0], {**values, 'state': 'dispatched'}),
+        )
+        ear = alarms.Ear()
+        for after in range(0, 200_000, 5_000):
+            ear.hear([{'step': '0', 'attempt': 1, 'what': 'progress'}], NOW + after)
+            self.assertEqual([], ear.alarms(board, NOW + after))
+        board.apply('0', state='succeeded')
+        self.assertEqual([], ear.alarms(board, NOW + 210_000))
+        self.assertEqual(1, len(ear.alarms(board, NOW + 260_001)))
+
     def test_a_step_that_says_nothing(self):
         self.assertEqual([], self.codes(flying('running'), 90_000))
         self.assertEqual(['no_progress'], self.codes(flying('running'), 90_001))
@@ -99,13 +114,27 @@ class TestWhoIsThere(base.TestCase):
         b.down = {}
         self.assertEqual(([[0], [2]], []), test_ready.pick(b))
 
+    def test_a_host_is_not_emptied_while_a_service_of_it_is_down(self):
+        """As after a restart of the message bus: in a minute it is there again."""
+        done = {'state': 'succeeded', 'attempt': 1}
+        for plan in (
+            [('disable_host', 'a', [])],
+            [('disable_host', 'a', [], done), ('drain_host', 'a', [0])],
+        ):
+            b = test_ready.board(*plan)
+            b.down = {'a': 'nova-compute'}
+            self.assertEqual(([], []), test_ready.pick(b))
+            self.assertIn('nova-compute on a went down', alarms.waits(b, NOW))
+            b.down = {}
+            self.assertEqual(([], [len(plan) - 1]), test_ready.pick(b))
+
     def test_what_we_took_out_ourselves_is_no_news(self):
         b = test_ready.board(
             ('upgrade_service', 'a', [], {'state': 'running', 'attempt': 1}),
             ('upgrade_service', 'b', []),
         )
         b.down = {'a': 'nova-compute'}
-        self.assertEqual([], alarms.lost_services(b))
+        self.assertEqual([], alarms.lost_services(b, NOW))
         self.assertFalse(ready.Budget(b, POLICY).take('b'))
 
 
@@ -157,6 +186,30 @@ class TestAlarmsOfARun(test_broker.BrokerCase):
         agent = db.step_get(self.ctx, self.ref, step)['executor']
         ids = {'upgrade': self.ref, 'step': step, 'attempt': attempt, 'agent': agent}
         self.broker.deliver({**ids, 'what': what, **more})
+
+    def test_what_waits_too_long_is_blocked_until_a_person_says_go_on(self):
+        self.conf.set_override('control_plane_grace', 0, 'conductor')
+        self.ref = database.draft(self.db, database.chain_plan(['check_host']))['id']
+        agent = db.step_list(self.ctx, self.ref)[0]['executor']
+        real = db.agents_absent
+        self.addCleanup(setattr, db, 'agents_absent', real)
+        db.agents_absent = lambda ctx, timeout: {agent}
+        self.verb('start')
+        self.take('me')
+        row = self.wait_state('blocked')
+        self.assertEqual('stuck', row['blocked_reason'])
+        self.assertIn('the engine that does step 0', row['message'])
+        self.broker.wake()
+        self.broker.join(0.5)
+        kinds = [e['kind'] for e in db.event_list(self.ctx, self.ref)]
+        self.assertEqual(1, kinds.count('blocked'), kinds)
+        db.agents_absent = real
+        self.broker._absent.clear()
+        self.broker._due['engines'] = 0.0
+        self.verb('resume', acknowledge='stuck')
+        for step, attempt in self.played.orders.get(timeout=20):
+            self.say(step, attempt)
+        self.wait_state('succeeded')
 
     def test_lost_commits(self):
         """An engine knows more than the rows: nothing goes on until a person says so."""

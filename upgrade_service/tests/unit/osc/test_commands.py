@@ -81,6 +81,11 @@ class ReadTestCase(base.ShellTestCase):
         rows = self.openstack('upgrade plan show first -f value -c Kind').out.split()
         self.assertEqual(['drain_host', 'upgrade_service'], rows)
 
+    def test_plan_as_graph(self):
+        self.openstack('upgrade create prod --to 2026.2 --name first --wait')
+        graph = self.openstack('upgrade plan show first -f dot').out
+        self.assertTrue(graph.startswith('digraph plan {'), graph)
+
     def test_upgrade_is_brief_to_people_only(self) -> None:
         self.openstack('upgrade create prod --to 2026.2 --name first')
         assert self.api.upgrade

@@ -153,6 +153,22 @@ class TestRequests(base.TestCase):
             host['release'] = '2026.2'
         self.assertRaises(exception.PlanImpossible, clouds.make_plan, cloud)
 
+    def test_nothing_to_do_says_why(self):
+        done = clouds.load('lab')
+        for host in done['hosts'].values():
+            host['release'] = '2026.2'
+        lab = clouds.load('lab')
+        for cloud, words in (
+            (done, 'is behind 2026.2: the 18 services on 4 hosts are at 2026.2'),
+            (lab | {'selection': {'hosts': ['cmp9']}}, 'no host of the cloud is selected'),
+            (
+                lab | {'selection': {'hosts': ['cmp1'], 'projects': ['glance']}},
+                'runs neutron, nova, and the projects selected are not there',
+            ),
+        ):
+            error = self.assertRaises(exception.PlanImpossible, clouds.make_plan, cloud)
+            self.assertIn(words, str(error))
+
     def test_unknown_strategy(self):
         request = dataclasses.replace(clouds.make_request({}), strategy='none')
         self.assertRaises(
@@ -310,6 +326,81 @@ class TestRequests(base.TestCase):
             for t in s.params['moves'].values()
         }
         self.assertNotIn('cmp1', targets)
+
+    def targets(self, servers, facts, **policy):
+        """Return where servers of cmp1 may end, given what is true of each host."""
+        cloud = clouds.load('lab')
+        for name, said in facts.items():
+            cloud['hosts'][name]['facts'] = said
+        cloud |= {'servers': servers, 'policy': policy}
+        plan, inventory, request = clouds.make_plan(cloud)
+        verify.verify(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
+        return plan
+
+    def test_only_where_a_flavor_is_served(self):
+        for specs, there, elsewhere in (
+            ([('trait:HW_X', 'required')], {'traits': frozenset({'HW_X'})}, {}),
+            ([('trait:HW_X', 'forbidden')], {}, {'traits': frozenset({'HW_X'})}),
+            (
+                [('aggregate_instance_extra_specs:ssd', 'true')],
+                {'aggregates': {'ssd': frozenset({'true'})}},
+                {'aggregates': {'ssd': frozenset({'false'})}},
+            ),
+            ([], {}, {'aggregates': {'filter_tenant_id': frozenset({'other'})}}),
+            ([], {}, {'aggregates': {'trait:HW_X': frozenset({'required'})}}),
+            ([], {}, {'disk_gb': 5}),
+        ):
+            servers = [
+                {'id': n, 'host': 'cmp1', 'specs': tuple(specs), 'tenant': 't', 'disk_gb': 10}
+                for n in ('x', 'y')
+            ]
+            facts = {'cmp1': there, 'cmp2': elsewhere, 'cmp3': there}
+            plan = self.targets(servers, facts)
+            self.assertEqual({'cmp3'}, set(plan.moves.values()), specs)
+
+    def test_device_binds(self):
+        servers = [{'id': 'x', 'host': 'cmp1', 'specs': (('pci_passthrough:alias', 'gpu:1'),)}]
+        plan = self.plan(servers=servers)
+        problem = next(p for p in plan.problems if p.code == 'immovable_servers')
+        self.assertIn('pci_passthrough', problem.message)
+
+    def test_soft_groups_are_kept_apart_where_that_can_be(self):
+        group = {'group': 'g', 'group_policy': 'soft-anti-affinity'}
+        servers = [{'id': n, 'host': 'cmp1'} | group for n in ('x', 'y')]
+        self.assertEqual({'cmp2', 'cmp3'}, set(self.targets(servers, {}).moves.values()))
+        three = [*servers, {'id': 'z', 'host': 'cmp1'} | group]
+        self.assertEqual(3, len(self.targets(three, {}).moves))
+
+    def test_a_group_of_which_two_may_meet(self):
+        servers = [
+            {
+                'id': n,
+                'host': 'cmp1',
+                'group': 'g',
+                'group_policy': 'anti-affinity',
+                'group_max': 2,
+            }
+            for n in ('x', 'y', 'z')
+        ]
+        facts = {'cmp2': {'vcpus': 0}, 'cmp3': {'vcpus': 8}}
+        plan = self.plan(servers=servers, hosts=self.with_facts(facts))
+        self.assertIn('no_capacity', self.codes(plan))
+        moved = next(s for s in plan.steps if s.kind == 'drain_host' and s.host == 'cmp1')
+        self.assertEqual(2, len(moved.params['moves']))
+
+    def with_facts(self, facts):
+        hosts = clouds.load('lab')['hosts']
+        return {name: host | {'facts': facts.get(name, {})} for name, host in hosts.items()}
+
+    def test_modes(self):
+        cloud = clouds.load('simulator')
+        twice = {}
+        for mode in ('min-migrations', 'balanced'):
+            policy = {'max_unavailable': 4, 'drain': {'mode': mode, 'on_immovable': 'skip'}}
+            plan = clouds.make_plan(cloud | {'policy': policy})[0]
+            moved = [m for s in plan.steps if s.kind == 'drain_host' for m in s.params['moves']]
+            twice[mode] = len(moved) - len(set(moved))
+        self.assertLessEqual(twice['min-migrations'], twice['balanced'])
 
     def test_old_code_migrates_first_and_says_whose(self):
         plan = self.plan()

@@ -403,7 +403,7 @@ class TestBrokenPlans(base.TestCase):
     def test_every_rule_has_its_case(self):
         families = (constraints.FORM, constraints.ORDER, hop_rules.HOP, occupancy.SERVERS)
         rules = {type(rule).__name__ for family in families for rule in family}
-        elsewhere = {'Roomy', 'Apart'}
+        elsewhere = {'Roomy', 'Apart', 'Wanted', 'Bound'}
         cases = {rule for _, rule, _ in (*BROKEN, *SILENT)}
         self.assertEqual(rules, cases | elsewhere)
 
@@ -466,6 +466,17 @@ class TestPlaces(base.TestCase):
         ]
         inventory = dataclasses.replace(inventory, servers=servers)
         self.assertEqual({'Apart'}, self.found(plan, inventory, request))
+
+    def test_what_a_flavor_asks_for(self):
+        self.assertIn('Bound', self.change_servers(specs=(('pci_passthrough:alias', 'gpu:1'),)))
+        for specs in ((('trait:HW_X', 'required'),), (('aggregate_instance_extra_specs:a', 'b'),)):
+            self.assertIn('Wanted', self.change_servers(specs=specs))
+        for key, value in (('filter_tenant_id', 't1'), ('trait:HW_X', 'required')):
+            self.assertIn('Wanted', self.change_hosts(aggregates={key: frozenset({value})}))
+        self.assertEqual(set(), self.change_hosts(traits=frozenset({'HW_X'})))
+
+    def test_disk_and_dedicated_cpus(self):
+        self.assertIn('Roomy', self.change_hosts(disk_gb=0) | self.change_servers(pcpus=1))
 
     def test_not_movable(self):
         self.assertIn('MovedWell', self.change_servers(state='ERROR'))

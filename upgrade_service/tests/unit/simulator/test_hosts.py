@@ -4,8 +4,9 @@ import json
 import time
 import urllib.request
 
-from upgrade_service.simulator import client, simulator
+from upgrade_service.simulator import client, simulator, strategy
 from upgrade_service.simulator import spec as specs
+from upgrade_service.strategies import base as base_strategy
 from upgrade_service.tests.unit.simulator import base
 
 
@@ -57,6 +58,31 @@ class TestHosts(base.SimulatorTestCase):
         self.assertEqual(503, answer.status_code)
         self.sleep(1.1)
         self.assertEqual(200, self.conn.network.get('/agents').status_code)
+
+    def test_a_stop_lasts_until_the_upgrade_or_its_undo(self) -> None:
+        url, plugin = self.simulator.url, strategy.SimulatedUpgradeStrategy()
+        site = base_strategy.Site(host='ctl1', settings={'url': url}, state_dir='/nowhere')
+        units = ['nova-api', 'nova-conductor']
+        task = base_strategy.Task(
+            step='s',
+            attempt=1,
+            kind='stop_service',
+            host='ctl1',
+            project='nova',
+            params={'version': '34.0.0', 'from_version': '33.0.2', 'units': units},
+            timeout=5,
+        )
+
+        def states() -> set[str]:
+            found = client.call(url, 'ctl1')['projects']['nova']['services']
+            return {s['state'] for s in found if s['binary'] in units}
+
+        self.assertEqual({'active'}, states())
+        self.assertEqual('succeeded', plugin.run(task, site).result)  # type: ignore[union-attr]
+        self.assertEqual({'inactive'}, states())
+        plugin.undo(task, site)
+        self.sleep(1.1)
+        self.assertEqual({'active'}, states())
 
     def test_boot_stops_the_guests(self) -> None:
         url, server = self.simulator.url, self.guest_on('cmp1')

@@ -1,0 +1,1 @@
+"""A strategy and an inventory for services in containers: a worked example."""
