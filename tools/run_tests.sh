@@ -253,7 +253,7 @@ tier_functional() {
 
 chaos() {
     # The suite starts servers of its own, which it kills.
-    install_servers
+    install_servers test
     python -m upgrade_service.tests.chaos --folder "$SCRATCH/chaos" "$@" 2>&1 |
         tee "$SCRATCH/chaos.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/chaos.log"
@@ -268,6 +268,8 @@ tier_chaos() {
     python -m upgrade_service.tests.model --steps 10000 2>&1 | tee "$SCRATCH/model.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/model.log"
     chaos --figures 100 --broken --seeds "$SEEDS" --first "$((RANDOM * 1000))" --ledger
+}
+
 tier_strategies() {
     install_servers strategies
     export UPGRADE_TEST_SERVERS=$SCRATCH/servers UPGRADE_TEST_KOLLA=$SCRATCH/kolla

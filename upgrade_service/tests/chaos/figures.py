@@ -4,6 +4,7 @@ The lease is 1 s here (10 s by default); what counts is the time beyond it.
 """
 
 from collections.abc import Callable
+import functools
 import random
 import time
 from typing import Any
@@ -66,7 +67,7 @@ def _answer(run: runs.Run, dice: random.Random) -> list[float]:
         run.kill(host)
         time.sleep(0.6)  # the step ends meanwhile
         run.revive(host)
-        started = scenes.until(run, lambda host=host: _started(run, host, 2))
+        started = scenes.until(run, functools.partial(_started, run, host, 2))
 
         def recorded(host: str = host) -> bool:
             return any(
