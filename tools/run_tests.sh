@@ -13,7 +13,7 @@ VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart'
 TIERS="$DEFAULT_TIERS chaos-smoke chaos docs facts strategies"
-[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-baseline"
+[ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
 FAILED=0
@@ -53,6 +53,8 @@ EOF
   lab-restarts  the same while an engine and the conductor are killed, MariaDB, RabbitMQ and
               keystone are restarted and a compute loses its power; append what it says to
               tools/ledger.txt
+  lab-rollback  the same cloud, upgraded to the gate before the points of no return and taken back;
+              twenty minutes; append what it says to tools/ledger.txt
   lab-baseline  the same upgrade by hand and by the service, two pairs, with medians; half an hour;
               append what it says to tools/ledger.txt
 EOF
@@ -328,6 +330,11 @@ tier_lab() {
 
 tier_lab-restarts() {
     tools/lab/restarts 2>&1 | tee "$SCRATCH/lab.log"
+    add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
+}
+
+tier_lab-rollback() {
+    tools/lab/rollback 2>&1 | tee "$SCRATCH/lab.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/lab.log"
 }
 

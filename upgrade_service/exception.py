@@ -89,6 +89,12 @@ class NotStartable(Conflict):
     code = 'upgrade.not_startable'
 
 
+class NoWayBack(Conflict):
+    """Step {step} ({kind}{where}) is a point of no return; back as far as {lowest} is possible."""
+
+    code = 'upgrade.rollback.no_way_back'
+
+
 class Stale(UpgradeError):
     """The upgrade is at version {version} by now, not at the one you named; look again."""
 

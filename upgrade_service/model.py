@@ -355,6 +355,9 @@ KINDS: dict[str, Kind] = {
         timeout=900,
         estimate=10,
     ),
+    'reset_records': Kind(
+        'host', 'let services of the old release register again', timeout=600, estimate=5
+    ),
     'verify_host': Kind('host', 'read back what runs', timeout=300, estimate=2),
     'check_cloud': Kind('cloud', 'compare the cloud with the plan', timeout=300, estimate=3),
     'disable_host': Kind(
@@ -394,7 +397,8 @@ class Step:
     parents: tuple[int, ...] = ()
     ponr: bool = False
     estimate: int = 0  #: seconds
-    direction: str = 'forward'  #: 'release' steps run only after a cancel
+    direction: str = 'forward'  #: 'back': a step of the way back, run only after `rollback`
+    undo_of: int | None = None  #: the step without which there is nothing to do here
 
     @property
     def what(self) -> Kind:
@@ -417,7 +421,8 @@ class Plan:
     fingerprint: str  #: of the inventory it was made for
     moves: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: server id -> last host
     problems: tuple[Problem, ...] = ()
+    undo: tuple[Step, ...] = ()  #: the way back, numbered after the steps
 
     def digest(self) -> str:
-        """Digest of the steps, in a form that survives the database."""
-        return digest([dataclasses.asdict(s) for s in self.steps])
+        """Digest of the steps and the way back, in a form that survives the database."""
+        return digest([dataclasses.asdict(s) for s in (*self.steps, *self.undo)])

@@ -33,7 +33,8 @@ RECORDING = frozenset({'running', 'stopping', 'blocked', 'paused'})
 
 #: forward: the plan; back: undo steps; release: put healthy hosts back into service
 DIRECTIONS = frozenset({'forward', 'back', 'release'})
-#: what a stopping (or blocked) upgrade becomes once nothing is in flight
+#: what an upgrade becomes once nothing is in flight; running with next=paused: once the
+#: hosts in progress are done
 NEXTS = frozenset({'paused', 'cancelled', 'back'})
 
 BLOCKED_REASONS = {
@@ -59,12 +60,14 @@ ALREADY = Move('')
 
 _STOP_TO_PAUSE = Move('stopping', next='paused')
 _STOP_TO_CANCEL = Move('stopping', next='cancelled')
+_STOP_TO_BACK = Move('stopping', next='back')
 
 #: verb -> state, or (state, next) where next decides -> what happens; absent: 409
 VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
     'start': {'draft': Move('running', direction='forward')},
     'pause': {
         'running': _STOP_TO_PAUSE,
+        ('running', 'paused'): _STOP_TO_PAUSE,
         ('stopping', 'paused'): ALREADY,
         'paused': ALREADY,
         'blocked': Move('blocked', next='paused'),
@@ -72,6 +75,7 @@ VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
     },
     'resume': {
         'running': ALREADY,
+        ('running', 'paused'): Move('running'),
         ('stopping', 'paused'): Move('running'),
         'paused': Move('running'),
         # only when no step is failed or unknown and the reason is acknowledged
@@ -89,10 +93,25 @@ VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
         ('blocked', 'paused'): _STOP_TO_CANCEL,
         'cancelled': ALREADY,
     },
+    # refused as well where a point of no return was passed
+    'rollback': {
+        'running': _STOP_TO_BACK,
+        ('stopping', 'paused'): _STOP_TO_BACK,
+        ('stopping', 'back'): ALREADY,
+        'paused': _STOP_TO_BACK,
+        'blocked': _STOP_TO_BACK,
+    },
     'approve': {'paused': Move('running')},
+    # only at rest, with every host whole
+    'replan': {
+        'draft': Move('planning'),
+        'paused': Move('planning'),
+        'blocked': Move('planning'),
+    },
     # verbs on one step of the upgrade; they leave its state alone
     'retry': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
     'skip': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
+    'resolve': {'running': ALREADY, 'paused': ALREADY, 'blocked': ALREADY},
     'delete': {
         'draft': ALREADY,
         'succeeded': ALREADY,
@@ -100,21 +119,37 @@ VERBS: dict[str, dict[str | tuple[str, str], Move]] = {
         'rolled_back': ALREADY,
     },
 }
-STEP_VERBS = frozenset({'retry', 'skip'})
+STEP_VERBS = frozenset({'retry', 'skip', 'resolve'})
 
-#: (verb, direction) pairs that differ from the table above
+#: (verb, its option) -> what differs from the verb's row above
+VARIANTS: dict[tuple[str, str], dict[str | tuple[str, str], Move]] = {
+    # first the hosts in progress are brought to their end
+    ('pause', 'host'): {
+        'running': Move('running', next='paused'),
+        ('running', 'paused'): ALREADY,
+    },
+    # what may be interrupted is interrupted
+    ('cancel', 'now'): {('stopping', 'cancelled'): _STOP_TO_CANCEL},
+}
+
+#: (verb, direction) pairs that differ from the tables above
 _BY_DIRECTION: dict[tuple[str, str], Move | None] = {
     ('cancel', 'release'): ALREADY,
     ('cancel', 'back'): None,
+    ('rollback', 'back'): ALREADY,
+    ('replan', 'back'): None,
+    ('replan', 'release'): None,
 }
 
 
-def decide(verb: str, state: str, next_: str | None, direction: str) -> Move | None:
+def decide(
+    verb: str, state: str, next_: str | None, direction: str, option: str | None = None
+) -> Move | None:
     """Say what `verb` does to an upgrade: a Move, ALREADY, or None when it is illegal."""
     if state in ('running', 'stopping', 'paused', 'blocked'):
         if (verb, direction) in _BY_DIRECTION:
             return _BY_DIRECTION[verb, direction]
-    table = VERBS[verb]
+    table = {**VERBS[verb], **VARIANTS.get((verb, option or ''), {})}
     return table.get((state, next_ or ''), table.get(state))
 
 
@@ -127,15 +162,18 @@ def allowed(state: str, next_: str | None, direction: str) -> list[str]:
 OWNER_MOVES = frozenset(
     {
         ('planning', 'draft'),  # the plan is stored
+        ('planning', 'paused'),  # a new plan for the rest is stored, or none can be made
         ('planning', 'cancelled'),  # no plan can be made; nothing was touched
         ('running', 'paused'),  # a gate waits for a person
         ('running', 'blocked'),  # see BLOCKED_REASONS
+        ('running', 'stopping'),  # next=paused and no host is in progress any more
         ('running', 'succeeded'),  # direction forward is complete
         ('running', 'cancelled'),  # direction release is complete
         ('running', 'rolled_back'),  # direction back is complete
         ('stopping', 'paused'),  # next=paused and nothing in flight
         ('stopping', 'running'),  # next=cancelled or back: the release or undo steps
         ('stopping', 'cancelled'),  # next=cancelled and nothing to put back
+        ('stopping', 'rolled_back'),  # next=back and nothing to undo
         ('blocked', 'running'),  # retry, skip or resolve left no blocker
         ('blocked', 'stopping'),  # the same, and a pause was asked for meanwhile
     }
@@ -175,10 +213,14 @@ STEP_MOVES = frozenset(
         ('succeeded', 'pending'),  # a drained host was found in use again
         ('failed', 'pending'),  # idempotent and attempts left, or an operator's retry
         ('unknown', 'pending'),  # the same, after check() or with the risk acknowledged
-        ('unknown', 'succeeded'),  # check() proves the goal
+        ('unknown', 'succeeded'),  # check() proves the goal, or a person says so
+        ('failed', 'succeeded'),  # a person says that it did end well
+        ('unknown', 'failed'),  # a person says that it did not
         ('failed', 'skipped'),
         ('unknown', 'skipped'),
         ('pending', 'skipped'),
+        ('dispatched', 'skipped'),  # its host is lost for ever
+        ('running', 'skipped'),
         ('pending', 'cancelled'),
     }
 )

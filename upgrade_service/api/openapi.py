@@ -66,7 +66,7 @@ def _parameters(route: routes.Route) -> list[Doc]:
         {'name': name, 'in': 'query', 'schema': schema}
         for name, schema in route.query['properties'].items()
     ]
-    if route.method == 'POST':
+    if route.method in ('POST', 'DELETE'):
         found += [
             {'name': name, 'in': 'header', 'schema': {'type': 'string'}}
             for name in ('Idempotency-Key', 'If-Match')

@@ -74,6 +74,7 @@ STEPS = _object(
         'kind': {'enum': sorted(model.KINDS)},
         'host': HOST,
         'project': WORD,
+        'direction': {'enum': ['forward', 'back']},
     }
 )
 EVENTS = _object(
@@ -116,9 +117,22 @@ UPGRADE_CREATE = _object(
     'cluster',
     'to_release',
 )
+#: a step by its number or id, or the very start
+STEP = {
+    'type': 'string',
+    'maxLength': 36,
+    'pattern': '^(start|[0-9]{1,9}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})' + _END,
+}
+PAUSE = _object({'at': {'enum': ['host']}})
+CANCEL = _object({'now': {'type': 'boolean'}})
+ROLLBACK = _object({'to': STEP})
+DECLARE_LOST = _object({'fenced': {'const': True}, 'reason': TEXT}, 'fenced', 'reason')
 START = _object({'accept': _list(WORD, 64)})
 RESUME = _object({'acknowledge': {'enum': sorted(states.BLOCKED_REASONS)}})
 APPROVE = _object({'gate': WORD})
 RETRY = _object({'acknowledge_risk': {'type': 'boolean'}})
+RESOLVE = _object(
+    {'outcome': {'enum': ['succeeded', 'failed']}, 'evidence': TEXT}, 'outcome', 'evidence'
+)
 SKIP = _object({'force': {'type': 'boolean'}, 'reason': TEXT})
 AGENT_CREATE = _object({'host': HOST, 'review': {'type': 'boolean'}}, 'host')

@@ -237,6 +237,8 @@ class Step(Resource):
     kind = TEXT
     title = TEXT
     direction = TEXT
+    #: id of the step without which there is nothing to undo
+    undo_of = TEXT
     host = TEXT
     project = TEXT
     service = TEXT
@@ -283,6 +285,8 @@ class Plan(Resource):
     to_release = TEXT
     digest = TEXT
     stages = [Stage]
+    #: what `rollback` would do, in its order; no step of it is begun before
+    undo = [Stage]
     #: `ord` numbers of steps
     points_of_no_return = [int]
     #: server id -> host it ends on
@@ -306,6 +310,86 @@ class Event(Resource):
     remote = TEXT
     detail = FREE
     hash = TEXT
+
+
+class StageReport(Resource):
+    """How long a stage took, there or back."""
+
+    name = TEXT
+    direction = TEXT
+    steps = int
+    done = int
+    seconds = float
+
+
+class HostReport(Resource):
+    """What was done on a host."""
+
+    host = TEXT
+    steps = int
+    #: of its steps, without the installation beside the running code
+    seconds = float
+    #: from disabled to enabled
+    seconds_out = float
+    failed = int
+
+
+class Migration(Resource):
+    """A server that was moved."""
+
+    server = TEXT
+    source = TEXT
+    target = TEXT
+    state = TEXT
+    tries = int
+    #: as nova's own record of it says
+    seconds = float
+
+
+class StepReport(Resource):
+    """A step that did not just succeed."""
+
+    ord = int
+    kind = TEXT
+    host = TEXT
+    project = TEXT
+    direction = TEXT
+    state = TEXT
+    attempt = int
+    error = TEXT
+
+
+class Request(Resource):
+    """Something that a person asked for, or was refused."""
+
+    at = int
+    actor = TEXT
+    verb = TEXT
+    step_id = TEXT
+    detail = FREE
+
+
+class Report(Resource):
+    """The final report of an upgrade."""
+
+    upgrade = TEXT
+    name = TEXT
+    from_release = TEXT
+    to_release = TEXT
+    state = TEXT
+    direction = TEXT
+    message = TEXT
+    revision = int
+    started_at = int
+    finished_at = int
+    seconds = float
+    stages = [StageReport]
+    hosts = [HostReport]
+    migrations = [Migration]
+    failed = [StepReport]
+    skipped = [StepReport]
+    retried = [StepReport]
+    requests = [Request]
 
 
 class Agent(Resource):

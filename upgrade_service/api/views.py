@@ -78,22 +78,29 @@ def step(row: Row, waits: plans.Parents) -> types.Resource:
     )
 
 
-def plan(row: Row, steps: Sequence[Row], waits: plans.Parents) -> types.Resource:
-    """Show the plan of an upgrade."""
+def plan(
+    row: Row, steps: Sequence[Row], back: Sequence[Row], waits: plans.Parents
+) -> types.Resource:
+    """Show the plan of an upgrade; `back`: the steps of its way back."""
     ranks = {name: n for n, name in enumerate(model.STAGES)}
     ordered = sorted(steps, key=lambda s: (ranks.get(s['stage'], len(ranks)), s['ord']))
-    stages = [
-        types.Stage(name=name, steps=[step(s, waits) for s in found])
-        for name, found in itertools.groupby(ordered, key=lambda s: s['stage'])
-    ]
     return types.Plan.of(
         row,
         upgrade=row['id'],
-        stages=stages,
+        stages=_stages(ordered, waits),
+        undo=_stages(back, waits),
         moves=row['counters'].get('moves', {}),
         points_of_no_return=[s['ord'] for s in steps if s['ponr']],
         estimate_seconds=plans.longest(steps, waits),
     )
+
+
+def _stages(steps: Sequence[Row], waits: plans.Parents) -> list[types.Resource]:
+    """Group steps that stand together by their stage."""
+    return [
+        types.Stage(name=name, steps=[step(s, waits) for s in found])
+        for name, found in itertools.groupby(steps, key=lambda s: s['stage'])
+    ]
 
 
 def host(row: Row, services: Sequence[Row], up: Mapping[str, bool]) -> types.Resource:

@@ -24,6 +24,7 @@ class Node:
     stage: str
     kind: str
     direction: str
+    undo_of: str | None
     host: str | None
     executor: str | None
     project: str | None
@@ -63,6 +64,7 @@ _STATIC = (
     'stage',
     'kind',
     'direction',
+    'undo_of',
     'host',
     'executor',
     'project',
@@ -101,6 +103,9 @@ class Board:
         azs: Mapping[str, str | None] | None = None,
     ) -> None:
         self.azs = dict(azs or {})
+        #: states in which a step keeps nobody waiting: on the way back there are steps that
+        #: have nothing to undo
+        self.done = states.STEP_DONE
         #: ids of engines that are not heard of, and host -> service of it that is down
         self.absent: Set[str] = frozenset()
         self.down: Mapping[str, str] = {}
@@ -112,6 +117,8 @@ class Board:
                 **{k: row[k] for k in (*_STATIC, *_LIVE)}, parents=tuple(edges.get(row['id'], ()))
             )
             self.nodes[node.id] = node
+            if node.direction == 'back':
+                self.done = states.STEP_ENDED
         self.missing: dict[str, int] = {}
         self.by_state: dict[str, set[str]] = defaultdict(set)
         self._of_host: dict[str, list[Node]] = defaultdict(list)
@@ -128,7 +135,7 @@ class Board:
     def _index(self, node: Node) -> None:
         for parent in node.parents:
             self.nodes[parent].children.append(node.id)
-        undone = (p for p in node.parents if self.nodes[p].state not in states.STEP_DONE)
+        undone = (p for p in node.parents if self.nodes[p].state not in self.done)
         self.missing[node.id] = sum(1 for _ in undone)
         self.by_state[node.state].add(node.id)
         self._watch(node.id)
@@ -151,7 +158,7 @@ class Board:
         self.by_state[old].discard(ident)
         self.by_state[new].add(ident)
         self._watch(ident)
-        delta = (new not in states.STEP_DONE) - (old not in states.STEP_DONE)
+        delta = (new not in self.done) - (old not in self.done)
         if delta:
             for child in node.children:
                 self.missing[child] += delta
@@ -202,7 +209,10 @@ class Board:
         off, on = kinds.get('disable_host'), kinds.get('enable_host')
         if off is None or (off.state == 'pending' and not off.attempt):
             return False
-        return off.state != 'cancelled' and (on is None or on.state not in states.STEP_DONE)
+        if off.state == 'cancelled' and off.direction == 'forward':
+            return False
+        # on the way back: cancelled because the plan never enabled it again
+        return on is None or on.state not in self.done
 
     def _fact(self, host: str) -> Row:
         """Return {out, done, held} of a host; computed again only when a step of it changed."""
@@ -220,6 +230,11 @@ class Board:
                 'held': any(n.stuck for n in nodes),
             }
         return self._facts[host]
+
+    def in_progress(self) -> set[str]:
+        """Return the hosts that are out of service and on their way."""
+        facts = ((h, self._fact(h)) for h in self._hosts)
+        return {h for h, fact in facts if fact['out'] and not fact['held']}
 
     def hosts_out(self) -> set[str]:
         """Return the hosts that are, or may be, out of service now: by us, or by themselves."""

@@ -225,13 +225,15 @@ class Broker:
         seen, self._row = self._row.get('seq', 0), row
         if self._board is None:
             hosts = db.host_list(self.ctx, row['cluster_id'])
-            self._board = boards.Board(
-                db.step_list(self.ctx, self.id),
-                db.edge_list(self.ctx, self.id),
-                {h['name']: h['az'] for h in hosts},
-            )
+            self._board = self._read_board(row['direction'], {h['name']: h['az'] for h in hosts})
         elif row['seq'] != seen:
             self._board.refresh(db.steps_changed(self.ctx, self.id, seen))
+
+    def _read_board(self, direction: str, azs: dict[str, str | None]) -> boards.Board:
+        """Read the steps of the plan, or those of the way back."""
+        which = {'direction': 'back' if direction == 'back' else 'forward'}
+        steps = db.step_list(self.ctx, self.id, which)
+        return boards.Board(steps, db.edge_list(self.ctx, self.id), azs)
 
     @property
     def board(self) -> boards.Board:
@@ -286,9 +288,10 @@ class Broker:
         if self._row['direction'] == 'release' and self._release is None:
             self._release = ready.release(self.board)
         # a failure is on record before the step is given back in the next turn
-        moves = moves or transitions.retry_failed(self.board, self._post.now())
+        if not moves and self._row['direction'] != 'release':
+            moves = transitions.retry_failed(self.board, self._post.now())
         gates = transitions.Gates()
-        if self._row['direction'] == 'forward':
+        if self._row['direction'] != 'release' and self._row['next'] != 'paused':
             gates = transitions.gates(self.board, self._row['approvals'], self._post.now())
         moves += gates.moves
         # what was just given back begins again in the next turn: a turn moves a step once
@@ -308,6 +311,7 @@ class Broker:
             self._post.now(),
             self.conf.conductor.max_dispatched,
             self._release,
+            self.board.in_progress() if self._row['next'] == 'paused' else None,
         )
         if time.monotonic() < self._cloud_from:
             picks.cloud.clear()
@@ -356,13 +360,15 @@ class Broker:
         board, now = self.board, self._post.now()
         if trip := endings.tripped(board, self._row['policy']):
             return trip
+        if self._row['next'] == 'paused' and not board.in_progress():
+            return db.UpgradeMove(state='stopping', event='hosts_done')
         if board.in_flight() or gates.passed or any(t > now for t in board.timers()):
             self._waits_since = None
             return None
         if self._row['direction'] == 'release':
             left = [i for i in self._release or () if board.nodes[i].state == 'pending']
             return None if left else endings.ended(board, 'cancelled')
-        if end := endings.forward(board, gates.held):
+        if end := endings.at_rest(board, gates.held, self._row['direction']):
             return end
         if board.stuck() or time.monotonic() < self._cloud_from or self._looking:
             return None
@@ -388,16 +394,20 @@ class Broker:
             soaking = [transitions.give_back(self.board, n) for n in flying if n.kind == 'gate']
             self._commit(soaking)
             self._take_back([n for n in flying if n.state == 'dispatched'])
+            if self._row['intent'].get('now'):
+                self._take_back([n for n in flying if ready.may_abort(n)], now=True)
             return bool(soaking)
         self.stopping.clear()
-        if self._row['next'] == 'cancelled':
-            return self._to_release()
-        self._commit([], db.UpgradeMove(state='paused', event='paused', values={'next': None}))
+        return _NEXTS[self._row['next']](self)
+
+    def _to_pause(self) -> bool:
+        values: Row = {'next': None, 'intent': {}}
+        self._commit([], db.UpgradeMove(state='paused', event='paused', values=values))
         return True
 
-    def _take_back(self, nodes: list[boards.Node]) -> None:
+    def _take_back(self, nodes: list[boards.Node], now: bool = False) -> None:
         for agent, group in self._taken_back.due(nodes).items():
-            self._post.revoke(self.id, self.epoch, agent, group)
+            self._post.revoke(self.id, self.epoch, agent, group, now)
             self._taken_back.sent(group, again=True)
 
     def _to_release(self) -> bool:
@@ -405,13 +415,27 @@ class Broker:
         drop = [n for n in self.board.in_state('pending') if n.id not in keep]
         moves = [transitions.drop(self.board, n) for n in drop]
         if keep:
-            move = db.UpgradeMove(
-                state='running', event='releasing', values={'next': None, 'direction': 'release'}
-            )
+            values: Row = {'next': None, 'direction': 'release', 'intent': {}}
+            move = db.UpgradeMove(state='running', event='releasing', values=values)
         else:
             move = endings.ended(self.board, 'cancelled')
         self._commit(moves, move)
         self._release = keep
+        return True
+
+    def _to_back(self) -> bool:
+        """Turn round: what was never begun needs no undoing, all else goes back."""
+        back = self._read_board('back', self.board.azs)
+        chosen = ready.to_undo(self.board, back, self._row['intent'].get('to', 0))
+        moves = [transitions.drop(self.board, n) for n in self.board.in_state('pending')]
+        rest = [n for n in back.in_state('pending') if n.id not in chosen]
+        moves += [transitions.drop(back, n) for n in rest]
+        if chosen:
+            move = endings.going_back(back, chosen, self._row['counters'])
+        else:
+            move = endings.ended(self.board, 'rolled_back')
+        self._commit(moves, move)
+        self._board = None
         return True
 
     def _blocked(self) -> bool:
@@ -465,6 +489,12 @@ class Broker:
             self._post.recorded(agent, attempts)
 
 
+#: what a stopping upgrade does once it is at rest
+_NEXTS: dict[str, Callable[[Broker], bool]] = {
+    'paused': Broker._to_pause,
+    'cancelled': Broker._to_release,
+    'back': Broker._to_back,
+}
 _STATES: dict[str, Callable[[Broker], bool]] = {
     'running': Broker._running,
     'stopping': Broker._stopping,

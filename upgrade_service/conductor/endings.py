@@ -1,11 +1,13 @@
 """What an upgrade becomes when nothing in it goes on by itself: pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from upgrade_service.conductor import board as boards
 from upgrade_service.conductor import ready
 from upgrade_service.db import api as db
+
+Row = dict[str, Any]
 
 
 def failures_settled(board: boards.Board) -> bool:
@@ -14,7 +16,9 @@ def failures_settled(board: boards.Board) -> bool:
     return bool(stuck) and not any(ready.retries(n) for n in stuck)
 
 
-def forward(board: boards.Board, held: boards.Node | None) -> db.UpgradeMove | None:
+def at_rest(
+    board: boards.Board, held: boards.Node | None, direction: str
+) -> db.UpgradeMove | None:
     """Say how a plan that is at rest goes on: done, blocked, at a gate; None: it is not clear."""
     if failures_settled(board):
         node = board.stuck()[0]
@@ -24,7 +28,7 @@ def forward(board: boards.Board, held: boards.Node | None) -> db.UpgradeMove | N
     if board.stuck():
         return None
     if not board.in_state('pending'):
-        return ended(board, 'succeeded')
+        return ended(board, 'rolled_back' if direction == 'back' else 'succeeded')
     if held is not None:
         return at_gate(held)
     return None
@@ -39,11 +43,34 @@ def tripped(board: boards.Board, policy: Mapping[str, Any]) -> db.UpgradeMove | 
 def ended(board: boards.Board, state: str) -> db.UpgradeMove:
     """End the upgrade; hosts that we keep disabled are named."""
     held = sorted(h for h in board.hosts() if board.disabled(h))
-    said = {'succeeded': 'every step is done', 'cancelled': 'cancelled'}[state]
+    said = {
+        'succeeded': 'every step is done',
+        'cancelled': 'cancelled',
+        'rolled_back': 'all that was changed is undone',
+    }[state]
     if held:
         said += f'; still disabled: {", ".join(held)}'
-    values = {'message': said, 'next': None}
+    values: Row = {'message': said, 'next': None, 'intent': {}}
     return db.UpgradeMove(state=state, event=state, detail={'held_hosts': held}, values=values)
+
+
+def going_back(
+    back: boards.Board, chosen: Collection[str], counters: Mapping[str, Any]
+) -> db.UpgradeMove:
+    """Turn round; from now on the steps of the way back are counted."""
+    values = {
+        'next': None,
+        'direction': 'back',
+        'intent': {},
+        'counters': {
+            **counters,
+            'steps': {'pending': len(chosen)},
+            'total': len(chosen),
+            'hosts': back.tally(),
+        },
+    }
+    detail = {'steps': len(chosen)}
+    return db.UpgradeMove(state='running', event='going_back', detail=detail, values=values)
 
 
 def blocked(reason: str, why: str) -> db.UpgradeMove:

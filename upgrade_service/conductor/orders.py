@@ -56,6 +56,7 @@ class Post:
                 'step': n.id,
                 'attempt': n.attempt,
                 'kind': n.kind,
+                'direction': n.direction,
                 'strategy': n.strategy,
                 'host': n.host,
                 'project': n.project,
@@ -77,19 +78,35 @@ class Post:
             ),
         )
 
-    def revoke(self, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node]) -> None:
-        """Ask an engine never to begin attempts that it has not begun."""
-        self._about('revoke', upgrade, epoch, agent, nodes)
+    def revoke(
+        self,
+        upgrade: str,
+        epoch: int,
+        agent: str,
+        nodes: Iterable[boards.Node],
+        now: bool = False,
+    ) -> None:
+        """Ask an engine never to begin attempts that it has not begun.
+
+        `now`: and to interrupt those that it has begun, as far as that is harmless.
+        """
+        self._about('revoke', upgrade, epoch, agent, nodes, **({'now': True} if now else {}))
 
     def probe(self, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node]) -> None:
         """Ask an engine how attempts stand."""
         self._about('probe', upgrade, epoch, agent, nodes)
 
     def _about(
-        self, kind: str, upgrade: str, epoch: int, agent: str, nodes: Iterable[boards.Node]
+        self,
+        kind: str,
+        upgrade: str,
+        epoch: int,
+        agent: str,
+        nodes: Iterable[boards.Node],
+        **more: Any,
     ) -> None:
         steps = [[n.id, n.attempt] for n in nodes]
-        env = self._seal(kind, agent, upgrade=upgrade, epoch=epoch, steps=steps)
+        env = self._seal(kind, agent, upgrade=upgrade, epoch=epoch, steps=steps, **more)
         getattr(self._engines, kind)(agent, env)
 
     def recorded(self, agent: str, attempts: list[tuple[str, int]]) -> None:

@@ -151,7 +151,11 @@ class Planning:
         db.owner_note(self._ctx, row['id'], broker.owner, broker.epoch, f'waits: {why}')
 
     def _give_up(self, row: Row, broker: Any, why: exception.UpgradeError) -> None:
+        """End an upgrade that cannot be planned; one that was begun keeps the plan it has."""
         LOG.warning('upgrade %s cannot be planned: %s', row['id'], why)
+        begun = row['started_at'] is not None
+        state = 'paused' if begun else 'cancelled'
+        said = 'the plan stays as it was; no new one' if begun else 'no plan'
         db.owner_turn(
             self._ctx,
             row['id'],
@@ -159,10 +163,10 @@ class Planning:
             broker.epoch,
             (),
             db.UpgradeMove(
-                state='cancelled',
+                state=state,
                 event='plan_failed',
                 detail={'why': str(why), 'code': why.code},
-                values={'message': f'no plan: {why}'},
+                values={'message': f'{said}: {why}'},
             ),
             ('planning',),
         )

@@ -69,15 +69,19 @@ def pick(
     now: int,
     max_dispatched: int,
     only: set[str] | None = None,
+    hosts: set[str] | None = None,
 ) -> Picks:
     """Choose the ready steps to begin, inside every budget; gates are not begun here.
 
     :param only: ids to choose from (a release after a cancel), or None for all.
+    :param hosts: hosts to choose from (a pause that lets them end first), or None for all.
     """
     budget = Budget(board, policy)
     orders = _Orders(board, budget, now, max_dispatched)
     cloud = []
     for node in board.ready(now) if only is None else _released(board, only, now):
+        if hosts is not None and node.host not in hosts:
+            continue
         if node.what.where == 'host':
             orders.add(node)
         elif node.what.where == 'cloud' and not unsound(board, node) and _may_go(node, budget):
@@ -183,7 +187,16 @@ def _rides(node: boards.Node, first: boards.Node, now: int) -> bool:
 
 
 def _satisfied(board: boards.Board, node: boards.Node, inside: set[str]) -> bool:
-    return all(p in inside or board.nodes[p].state in states.STEP_DONE for p in node.parents)
+    return all(p in inside or board.nodes[p].state in board.done for p in node.parents)
+
+
+def may_abort(node: boards.Node) -> bool:
+    """Whether a running step may be interrupted: never in the middle of a change to a host.
+
+    Database migrations and package transactions besides are never ended by the engine,
+    whoever asks: their jobs say so.
+    """
+    return node.state == 'running' and node.what.where == 'host' and not node.what.disruptive
 
 
 # -- gates -------------------------------------------------------------------------------------
@@ -252,3 +265,42 @@ def release(board: boards.Board) -> set[str]:
                 if n.kind == 'enable_host' and n.state == 'pending'
             }
     return found
+
+
+# -- the way back ------------------------------------------------------------------------------
+
+
+def to_undo(board: boards.Board, back: boards.Board, to: int) -> set[str]:
+    """Return the steps of the way back that there is a reason for.
+
+    `board`: the plan as far as it was carried out; `to`: number of the last step that is
+    kept, 0: none is. A host is brought back whole, even if only its end is beyond `to`.
+    """
+    numbers = ((n.undo_of, _undo_number(board, n)) for n in back.nodes.values() if n.undo_of)
+    begun = {origin: number for origin, number in numbers if number is not None}
+    beyond = {i for i, number in begun.items() if not to or number > to}
+    units = {_unit(n) for n in back.nodes.values() if n.undo_of in beyond}
+    chosen = [n for n in back.nodes.values() if n.undo_of in begun and _unit(n) in units]
+    if not chosen:
+        return set()
+    projects = {n.project for n in chosen}
+    others = [
+        n
+        for n in back.nodes.values()
+        if n.undo_of is None and (n.project is None or n.project in projects)
+    ]
+    return {n.id for n in (*chosen, *others)}
+
+
+def _undo_number(board: boards.Board, node: boards.Node) -> int | None:
+    """Return the number of the step that a step undoes; None: that was never begun."""
+    origin = board.nodes.get(node.undo_of or '')
+    if origin is None:  # of an earlier revision of the plan, kept because it was begun
+        return 0 if node.state == 'pending' else None
+    return origin.ord if origin.attempt else None
+
+
+def _unit(node: boards.Node) -> tuple[str, str | None, str | None]:
+    """Return what is undone together: a compute host, a project on a control host."""
+    by_project = node.stage in ('control_plane', 'verify')
+    return (node.stage, node.host, node.project if by_project else None)

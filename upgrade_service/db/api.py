@@ -33,6 +33,8 @@ from upgrade_service.db.clusters import (
     service_list,
     service_summary,
 )
+from upgrade_service.db.floors import rollback_floor
+from upgrade_service.db.plans import plan_store
 from upgrade_service.db.regain import lost_note
 from upgrade_service.db.turns import (
     Mismatch,
@@ -49,18 +51,16 @@ from upgrade_service.db.turns import (
 from upgrade_service.db.upgrades import (
     edge_list,
     event_list,
-    plan_store,
+    request_list,
     step_get,
     step_list,
     step_output_get,
-    step_verb,
     steps_changed,
     upgrade_create,
-    upgrade_delete,
     upgrade_get,
     upgrade_list,
-    upgrade_verb,
 )
+from upgrade_service.db.verbs import host_lost, step_verb, upgrade_delete, upgrade_verb
 
 __all__ = [
     'Asked',
@@ -98,6 +98,7 @@ __all__ = [
     'grants',
     'host_get',
     'host_list',
+    'host_lost',
     'inventory_save',
     'lost_note',
     'note_late',
@@ -110,6 +111,8 @@ __all__ = [
     'plan_store',
     'problem_list',
     'progress_save',
+    'request_list',
+    'rollback_floor',
     'service_list',
     'service_summary',
     'step_get',

@@ -175,6 +175,7 @@ class Upgrade(Base):
     next: orm.Mapped[str | None] = col(Word, null=True)
     direction: orm.Mapped[str] = col(Word)
     blocked_reason: orm.Mapped[str | None] = col(Word, null=True)
+    intent: orm.Mapped[dict[str, Any]] = col(Json)  # options of the verb that `next` is from
     gate: orm.Mapped[str | None] = col(Word, null=True)  # the gate it is paused at
     message: orm.Mapped[str] = col(sa.Text, default='')
     version: orm.Mapped[int] = col(sa.Integer, default=1)

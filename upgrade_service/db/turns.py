@@ -219,7 +219,9 @@ def move_steps(t: Turn, moves: Sequence[StepMove]) -> Row:
     _write_attempts(t, moves)
     for m in moves:
         n = m.attempt + m.begins
-        once = m.new if m.new in states.STEP_DONE or m.new in states.STEP_STUCK else None
+        # a person may say twice how an attempt ended, an engine may not
+        ends = m.new in states.STEP_DONE or m.new in states.STEP_STUCK
+        once = ends and m.event not in states.STEP_VERBS
         t.event(
             m.event,
             m.step,

@@ -224,13 +224,13 @@ class Chain:
         """Do an in-process action; of any other, make the job unless its goal is met."""
         strategy = self._parts.allowed.strategy(link.strategy)
         site = self._parts.allowed.site(link.strategy)
-        undo = link.task.direction == 'back'
         if link.in_process:
             if not self._lock.held and not self._lock.take(patience=30.0):
                 return failed('another step holds the lock of this host; nothing was done')
-        elif not undo and strategy.check(link.task, site):
+        elif strategy.check(link.task, site):
             return _already()
-        made = (strategy.undo if undo else strategy.run)(link.task, site)
+        do = strategy.undo if link.task.direction == 'back' else strategy.run
+        made = do(link.task, site)
         if link.in_process and isinstance(made, base.Job):
             raise TypeError(f'{link.task.kind} is declared in_process but made a job')
         return made

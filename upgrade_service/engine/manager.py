@@ -366,12 +366,16 @@ class AgentManager:
         """Never begin attempts that have not begun; say how the others stand.
 
         However old it is: it is about attempts, and says the same of them at any time.
+        With `now`, what runs and may be interrupted is.
         """
         said = self._believed(env, 'revoke')
         if said is None:
             return
+        keys = [(s, n) for s, n in said['steps']]
         with self.parts.guard:
-            self._revoke(said, [(s, n) for s, n in said['steps']])
+            for key in keys if said.get('now') else ():
+                self.parts.runner.abort(*key)
+            self._revoke(said, keys)
         self.parts.reporter.flush()
 
     def _revoke(self, said: Item, keys: list[journal.Attempt]) -> None:

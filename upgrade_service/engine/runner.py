@@ -209,6 +209,11 @@ class Runner:
         journal.sync_directory(place)
         return True
 
+    def abort(self, step: str, attempt: int) -> None:
+        """Ask the shim of an attempt to end, if its job may be interrupted."""
+        with contextlib.suppress(OSError):
+            (self.directory(step, attempt) / 'abort').touch(mode=0o600)
+
     def outcome(self, step: str, attempt: int) -> dict[str, Any] | None:
         """Read the outcome slot; None if it is not filled."""
         try:

@@ -129,6 +129,7 @@ class Shim:
         self._running: set[int] = set()
         self._deadline = time.monotonic() + self.job['timeout']
         self._over = threading.Event()
+        self._why_over = f'timed out after {self.job["timeout"]} s'
         self._ended = threading.Event()
 
     def _at(self, name: str) -> str:
@@ -246,6 +247,9 @@ class Shim:
         """Save output and progress; watch the deadline."""
         due = 0.0
         while not self._ended.wait(0.2):
+            if self.job['interruptible'] and not self._over.is_set() and self._aborted():
+                self._why_over = 'aborted because the upgrade is'
+                self._deadline = 0.0
             if time.monotonic() >= self._deadline and not self._over.is_set():
                 self._over.set()
                 self._progress['overdue'] = True
@@ -256,6 +260,10 @@ class Shim:
                 due = time.monotonic() + HEARTBEAT
                 self._output.save()
                 self._note()
+
+    def _aborted(self) -> bool:
+        """Whether the engine was told that nobody waits for this any more."""
+        return os.path.exists(self._at('abort'))
 
     def _note(self, **changes: Any) -> None:
         self._progress.update(changes, at=_now())
@@ -304,7 +312,7 @@ class Shim:
                 return
             at += len(group)
             if self._over.is_set() and self.job['interruptible']:
-                raise Failed(f'timed out after {self.job["timeout"]} s', 124)
+                raise Failed(self._why_over, 124)
 
     def _await_restart(self) -> None:
         """Be ended by the restart that was asked for: what came of it, the next boot tells."""
@@ -434,7 +442,7 @@ class Shim:
         if late:
             raise Failed(f'{op["title"]}: timed out after {op["timeout"]} s', 124)
         if self._over.is_set() and self.job['interruptible']:
-            raise Failed(f'{op["title"]}: timed out after {self.job["timeout"]} s', 124)
+            raise Failed(f'{op["title"]}: {self._why_over}', 124)
         return p.returncode
 
     def _read(self, pipe: Any, events: bool) -> None:

@@ -22,6 +22,12 @@ TOLD = {
     'pause': 'pause asked for',
     'resume': 'resumed',
     'cancel': 'cancel asked for',
+    'rollback': 'rollback asked for',
+    'going_back': 'goes back',
+    'hosts_done': 'has ended the hosts in progress',
+    'replan': 'is planned anew',
+    'declare_lost': 'goes on without a lost host',
+    'verb_refused': 'refused a request',
     'approve': 'gate approved',
 }
 COUNTED = ('done', 'running', 'failed')
@@ -37,7 +43,8 @@ def step_label(step: Row | None) -> str:
     if not step:
         return 'a step'
     what = step.get('service') or step.get('project') or ''
-    return ' '.join(str(p) for p in (step.get('host') or 'cloud', step['kind'], what) if p)
+    undo = 'undo:' if step.get('direction') == 'back' else ''
+    return ' '.join(str(p) for p in (step.get('host') or 'cloud', undo, step['kind'], what) if p)
 
 
 def event_line(event: Row, step: Row | None, began: int | None = None) -> str | None:
@@ -185,6 +192,38 @@ def stuck_lines(ref: str, steps: Sequence[Row]) -> list[str]:
         at = steps[0].get('ord')
         lines += [
             f'    see:  openstack upgrade step log {ref} {at}',
-            f'    then: openstack upgrade step retry {ref} {at}   (or step skip)',
+            f'    then: openstack upgrade step retry {ref} {at}   (or step skip, step resolve)',
         ]
     return lines
+
+
+#: list of a report -> what is told of each of its rows
+REPORTED = {
+    'stages': '{name} ({direction}): {done}/{steps} steps, {seconds}',
+    'hosts': '{host}: {steps} steps, {seconds} of work, {seconds_out} out of service',
+    'migrations': '{server}: {source} to {target}, {state}, {seconds}',
+    'failed': '{ord} {kind} {host}: {state}: {error}',
+    'retried': '{ord} {kind} {host}: {attempt} attempts',
+    'skipped': '{ord} {kind} {host}: {error}',
+    'requests': '{at} {actor}: {verb}',
+}
+_SPANS = ('seconds', 'seconds_out')
+
+
+def report_lines(name: str, value: Any) -> Any:
+    """Tell each row of a list of a report in a line; leave anything else as it is."""
+    if name not in REPORTED:
+        return value
+    return [REPORTED[name].format_map(_Told(row)) for row in value or ()]
+
+
+class _Told(dict[str, Any]):
+    """A row whose spans and times are for people; what is not there is a dash."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key)
+        if value is None:
+            return '-'
+        if key in _SPANS:
+            return columns.duration(value)
+        return columns.stamp(value) if key == 'at' else value

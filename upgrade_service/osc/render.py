@@ -50,14 +50,14 @@ def marks_for(encoding: str | None) -> Marks:
 
 def tree(plan: Row, marks: Marks = UNICODE) -> str:
     """Draw a plan: `GET /v1/upgrades/{id}/plan` to lines of text, without the last newline."""
-    stages, put_back = _forward(plan)
+    stages = plan.get('stages') or []
     lines = [_heading(plan, stages, marks)]
     for at, stage in enumerate(stages):
         last = at == len(stages) - 1
         lines.append((marks.end if last else marks.tee) + _stage_title(stage, marks))
         indent = marks.gap if last else marks.bar
         lines += [indent + line for line in _stage(stage, marks)]
-    lines += _footer(stages, put_back, marks)
+    lines += _footer(stages, marks)
     return '\n'.join(lines)
 
 
@@ -82,19 +82,13 @@ def _heading(plan: Row, stages: Sequence[Row], marks: Marks) -> str:
     return marks.dot.join(parts)
 
 
-def _forward(plan: Row) -> tuple[list[Row], int]:
-    """Return the stages with what is to be done, and how many steps only a cancel needs."""
-    stages: list[Row] = []
-    put_back = 0
-    for stage in plan.get('stages') or ():
-        steps = [s for s in stage['steps'] if s.get('direction', 'forward') == 'forward']
-        put_back += len(stage['steps']) - len(steps)
-        if steps:
-            stages.append({**stage, 'steps': steps})
-    return stages, put_back
+def way_back(plan: Row) -> dict[str, Any]:
+    """Return the plan of the way back, in the form of a plan."""
+    back = {'from_release': plan.get('to_release'), 'to_release': plan.get('from_release')}
+    return {'upgrade': plan.get('upgrade'), **back, 'stages': plan.get('undo') or []}
 
 
-def _footer(stages: Sequence[Row], put_back: int, marks: Marks) -> list[str]:
+def _footer(stages: Sequence[Row], marks: Marks) -> list[str]:
     if not stages:
         return ['(no steps yet)']
     lines = [
@@ -102,8 +96,6 @@ def _footer(stages: Sequence[Row], put_back: int, marks: Marks) -> list[str]:
         f'{marks.parallel} runs beside others   {marks.undo} can be undone   '
         f'{marks.ponr} point of no return',
     ]
-    if put_back:
-        lines.append(f'{_count(put_back, "step")} not drawn: to put hosts back after a cancel')
     points = [s for stage in stages for s in stage['steps'] if s.get('ponr')]
     if points:
         first = points[0]

@@ -134,6 +134,7 @@ class Upgrade(_Resource):
     selection = resource.Body('selection')
     eta_seconds = resource.Body('eta_seconds')
     points_of_no_return = resource.Body('points_of_no_return')
+    rollback_floor = resource.Body('rollback_floor')
     created_at = resource.Body('created_at')
     started_at = resource.Body('started_at')
     finished_at = resource.Body('finished_at')
@@ -145,10 +146,13 @@ class Step(_Resource):
 
     resources_key = 'steps'
     base_path = '/upgrades/%(upgrade_ref)s/steps'
-    _query_mapping = resource.QueryParameters('state', 'host', 'stage', 'kind', 'project')
+    _query_mapping = resource.QueryParameters(
+        'state', 'host', 'stage', 'kind', 'project', 'direction'
+    )
 
     upgrade_ref = resource.URI('upgrade_ref')
     ord = resource.Body('ord')
+    direction = resource.Body('direction')
     stage = resource.Body('stage')
     kind = resource.Body('kind')
     host = resource.Body('host')

@@ -34,6 +34,14 @@ GOALS: dict[str, dict[str, int]] = {
         'draft': HELD,
     },
     'pause': {'paused': OK, 'succeeded': OK, 'blocked': FAILED, 'cancelled': FAILED},
+    'rollback': {
+        'rolled_back': OK,
+        'succeeded': FAILED,
+        'cancelled': FAILED,
+        'blocked': FAILED,
+        'paused': HELD,
+    },
+    'replan': {'draft': OK, 'paused': OK, 'cancelled': FAILED},
     'cancel': {'cancelled': OK, 'succeeded': FAILED, 'blocked': FAILED, 'paused': HELD},
 }
 #: seconds between two looks at the events

@@ -24,6 +24,12 @@ RULES = [
         f'POST {CLUSTER}/discover',
     ),
     base.rule(
+        'hosts:declare_lost',
+        base.ADMIN,
+        'Give up a host for ever.',
+        f'POST {CLUSTER}/hosts/{{host}}/declare-lost',
+    ),
+    base.rule(
         'hosts:get',
         base.READER,
         'Show the hosts of a cluster.',

@@ -24,6 +24,18 @@ RULES = [
         f'POST {STEPS}/{{step}}/retry',
     ),
     base.rule(
+        'steps:force',
+        base.ADMIN,
+        'Try a step again that may have been done already.',
+        f'POST {STEPS}/{{step}}/retry',
+    ),
+    base.rule(
+        'steps:resolve',
+        base.ADMIN,
+        'Say how a failed or unknown step really ended.',
+        f'POST {STEPS}/{{step}}/resolve',
+    ),
+    base.rule(
         'steps:skip',
         base.ADMIN,
         'Go on without a failed or unknown step.',

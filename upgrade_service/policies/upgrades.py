@@ -13,6 +13,7 @@ RULES = [
         f'GET {UPGRADE}/plan',
         f'GET {UPGRADE}/problems',
         f'GET {UPGRADE}/events',
+        f'GET {UPGRADE}/report',
     ),
     base.rule('upgrades:create', base.OPERATOR, 'Make a plan.', 'POST /v1/upgrades'),
     base.rule(
@@ -34,7 +35,13 @@ RULES = [
             f'{verb.capitalize()} an upgrade.',
             f'POST {UPGRADE}/{verb}',
         )
-        for verb in ('start', 'pause', 'resume', 'cancel')
+        for verb in ('start', 'pause', 'resume', 'cancel', 'replan')
+    ),
+    base.rule(
+        'upgrades:rollback',
+        base.ADMIN,
+        'Undo what an upgrade did.',
+        f'POST {UPGRADE}/rollback',
     ),
     base.rule('upgrades:approve', base.OPERATOR, 'Pass a gate.', f'POST {UPGRADE}/approve'),
     base.rule(

@@ -17,6 +17,7 @@ _KINDS = frozenset({
     'check_host', 'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate',
     'rehearse_config', 'verify_backup', 'rehearse_database', 'check_records',
     'db_contract', 'online_migrations', 'stop_service', 'upgrade_service', 'restart_service',
+    'reset_records',
     'verify_host',
 })  # fmt: skip
 
@@ -58,10 +59,7 @@ class SimulatedUpgradeStrategy(base.UpgradeStrategy):
         """Switch back to the version before, or start what was stopped."""
         if task.kind == 'stop_service':
             return _units(task, site, 'start')
-        back = {**task.params, 'version': task.params['from_version']}
-        return self.run(
-            base.Task(**{**{f: getattr(task, f) for f in _FIELDS}, 'params': back}), site
-        )
+        return self.run(task, site)
 
     def _project(self, task: base.Task, site: base.Site) -> dict[str, Any]:
         found = self.facts(site)['projects'].get(task.project)
@@ -86,7 +84,6 @@ class SimulatedUpgradeStrategy(base.UpgradeStrategy):
             time.sleep(0.1)
 
 
-_FIELDS = ('step', 'attempt', 'kind', 'host', 'project', 'timeout')
 Action = Callable[[SimulatedUpgradeStrategy, base.Task, base.Site], base.Outcome]
 
 

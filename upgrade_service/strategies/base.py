@@ -112,7 +112,7 @@ class Task:
     project: str | None
     params: Mapping[str, Any]
     timeout: int
-    direction: str = 'forward'  #: 'back': undo it
+    direction: str = 'forward'  #: 'back': undo it; the params lead back already
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -232,5 +232,12 @@ class UpgradeStrategy(abc.ABC):
         raise NotImplementedError(f'{self.name} does one host at a time')
 
     def undo(self, task: Task, site: Site) -> Job | Outcome:
-        """Return the job that reverses the step; only for kinds with an undo."""
-        raise NotImplementedError(f'{self.name} cannot undo {task.kind}')
+        """Return the job of a step of the way back, or its outcome.
+
+        The planner has swapped from and to: `version` and `release` are those that ran
+        before, `from_version` is the one to get rid of. Where the way back is the way
+        there with other versions, there is nothing to add to `run`.
+
+        :raises Refused: the settings do not allow it; nothing was changed.
+        """
+        return self.run(task, site)

@@ -425,7 +425,7 @@ def _command(
     config = _arguments(places, project) if args is None else args
     return Op(
         do='run',
-        title=' '.join(command.argv).replace(' {config}', ''),
+        title=' '.join(command.argv).replace(' {config}', '').partition('\n')[0],
         argv=(
             f'{code}/bin/{script}',
             *(a for one in rest for a in (config if one == '{config}' else (one,))),
@@ -491,6 +491,7 @@ JOBS: dict[str, Maker] = {
     'db_migrate': commands,
     'check_records': check_records,
     'online_migrations': commands,
+    'reset_records': commands,
     'db_contract': commands,
     'db_archive': commands,
     'db_purge': commands,

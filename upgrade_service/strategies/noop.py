@@ -57,10 +57,6 @@ class NoopUpgradeStrategy(base.UpgradeStrategy):
         data = {'version': version} if version else {}
         return base.Outcome(result=base.Result.SUCCEEDED, data=data)
 
-    def undo(self, task: base.Task, site: base.Site) -> base.Outcome:
-        """The same, backwards."""
-        return self.run(task, site)
-
     def _trace(self, task: base.Task, site: base.Site, what: str) -> None:
         path = site.settings.get('trace')
         if not path:

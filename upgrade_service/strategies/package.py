@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import os
 from typing import Any
 
-from upgrade_service import exception, model
+from upgrade_service import model
 from upgrade_service.strategies import base, database, package_jobs, source_jobs
 from upgrade_service.strategies import package_layout as layouts
 from upgrade_service.strategies import source as sources
@@ -139,6 +139,8 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
     def check(self, task: base.Task, site: base.Site) -> bool:
         """Tell whether nothing is left to do."""
         layout = layouts.Layout(site)
+        if task.direction == 'back':
+            return False  # the record of the transaction says what is left to undo
         if task.kind == 'backup_database':
             return os.path.isfile(database.manifest_path(task, layout))
         if task.kind not in ('upgrade_packages', 'upgrade_service') or layout.tool.standing():
@@ -162,7 +164,7 @@ class PackageUpgradeStrategy(base.UpgradeStrategy):
     def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
         """Bring the packages back to the versions that were written down."""
         if task.kind not in _UNDO:
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
+            return self.run(task, site)
         return _UNDO[task.kind](task, layouts.Layout(site), site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:

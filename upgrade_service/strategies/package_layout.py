@@ -181,13 +181,15 @@ class Layout(layouts.Layout):
 
 
 def goal(task: base.Task) -> dict[str, str]:
-    """Return {project: version} that a step is about.
+    """Return {project: version} that a step is about, or that the step it undoes led to.
 
     :raises Refused: it names none.
     """
     projects: dict[str, Any] = dict(task.params.get('projects') or {})
-    if task.project is not None and task.params.get('version'):
-        projects = {task.project: task.params['version']}
+    undone = task.direction == 'back' and task.kind == 'upgrade_service'
+    version = task.params.get('from_version' if undone else 'version')
+    if task.project is not None and version:
+        projects = {task.project: version}
     if not projects:
         raise exception.Refused(reason=f'{task.kind} needs a project and a version')
     return {str(p): str(v) for p, v in projects.items()}

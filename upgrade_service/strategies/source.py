@@ -11,7 +11,6 @@ import os
 import shutil
 from typing import Any
 
-from upgrade_service import exception
 from upgrade_service.strategies import base, database, source_install, source_jobs
 from upgrade_service.strategies import source_layout as layouts
 
@@ -159,16 +158,7 @@ class SourceUpgradeStrategy(base.UpgradeStrategy):
         """Switch back to the version that it came from, or start what was stopped."""
         if task.kind == 'stop_service':
             return source_jobs.restart_service(task, layouts.Layout(site), site)
-        if task.kind != 'upgrade_service' or not task.params.get('from_version'):
-            raise exception.Refused(reason=f'{task.kind} cannot be undone')
-        layout = layouts.Layout(site)
-        params = {
-            'version': task.params['from_version'],
-            'from_version': task.params.get('version'),
-            **{k: v for k, v in task.params.items() if k == 'units'},
-        }
-        back = base.Task(**{**vars(task), 'params': params})
-        return source_jobs.upgrade_service(back, layout, site)
+        return self.run(task, site)
 
     def _wrong_units(self, task: base.Task, layout: layouts.Layout) -> list[str]:
         project = str(task.project)

@@ -49,6 +49,43 @@ def chain_plan(kinds: list[str], host: str = 'cmp1', **more: Any) -> model.Plan:
     )
 
 
+def host_plan(host: str = 'cmp1', *more: model.Step) -> model.Plan:
+    """Return a plan that takes one host there, past a point of no return, and its way back.
+
+    Steps 1 to 5: disable, upgrade, enable, gate `finish`, restart; undo 6 to 8.
+    """
+    versions = {'version': '34.0.0', 'from_version': '33.0.2'}
+    back = {'version': '33.0.2', 'from_version': '34.0.0'}
+
+    def step(number: int, kind: str, **values: Any) -> model.Step:
+        parents = () if number in (1, 6) else (number - 1,)
+        on = None if kind == 'gate' else host
+        values.setdefault('direction', 'forward')
+        return model.Step(
+            ord=number, stage='data_plane', kind=kind, host=on, strategy='noop', project='nova',
+            parents=parents, ponr=model.KINDS[kind].ponr, **values,
+        )  # fmt: skip
+
+    return model.Plan(
+        from_release='2026.1',
+        to_release='2026.2',
+        fingerprint='f' * 64,
+        steps=(
+            step(1, 'disable_host'),
+            step(2, 'upgrade_service', params=versions),
+            step(3, 'enable_host'),
+            step(4, 'gate', params={'gate': 'finish', 'person': True}),
+            step(5, 'restart_service'),
+            *more,
+        ),
+        undo=(
+            step(6, 'disable_host', direction='back', undo_of=3),
+            step(7, 'upgrade_service', direction='back', undo_of=2, params=back),
+            step(8, 'enable_host', direction='back', undo_of=1),
+        ),
+    )
+
+
 def draft(
     fixture: Database, plan: model.Plan, policy: dict[str, Any] | None = None
 ) -> dict[str, Any]:

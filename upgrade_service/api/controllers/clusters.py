@@ -115,6 +115,17 @@ def _engines(ask: Ask, host: str | None = None) -> dict[str, bool]:
     }
 
 
+def declare_lost(ask: Ask) -> Answer:
+    """Give up a host for ever: its steps are skipped, its engine is trusted no more."""
+    ident, name = get(ask)['id'], ask.refs['host']
+    found = db_api.service_list(ask.ctx, ident, {'host': name})
+    asked = ask.change(lambda row: Answer(views.host(row, found, {})))
+    db_api.host_lost(ask.ctx, ident, name, ask.body['reason'], asked)
+    for row in db_api.upgrade_list(ask.ctx, {'live_cluster_id': ident}):
+        ask.bell.advance(ask.ctx, row['id'])
+    return asks.answered(asked)
+
+
 def services(ask: Ask) -> Answer:
     """List services."""
     filters = ask.filters('host', 'project', 'binary', 'state', 'status')

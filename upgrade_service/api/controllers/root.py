@@ -99,6 +99,13 @@ TABLE = routes.Table(
         _post(f'{CLUSTER}/discover', clusters.discover, 'clusters:discover', types.Cluster),
         _get(f'{CLUSTER}/hosts', clusters.hosts, 'hosts:get', types.Host, 'hosts', schemas.HOSTS),
         _get(f'{CLUSTER}/hosts/{{host}}', clusters.host, 'hosts:get', types.Host),
+        _post(
+            f'{CLUSTER}/hosts/{{host}}/declare-lost',
+            clusters.declare_lost,
+            'hosts:declare_lost',
+            types.Host,
+            schemas.DECLARE_LOST,
+        ),
         _get(
             f'{CLUSTER}/services',
             clusters.services,
@@ -128,11 +135,21 @@ TABLE = routes.Table(
         _get(UPGRADE, upgrades.show, 'upgrades:get', types.Upgrade),
         _delete(UPGRADE, upgrades.delete, 'upgrades:delete'),
         _post(f'{UPGRADE}/start', upgrades.start, 'upgrades:start', types.Upgrade, schemas.START),
-        _post(f'{UPGRADE}/pause', upgrades.pause, 'upgrades:pause', types.Upgrade),
+        _post(f'{UPGRADE}/pause', upgrades.pause, 'upgrades:pause', types.Upgrade, schemas.PAUSE),
         _post(
             f'{UPGRADE}/resume', upgrades.resume, 'upgrades:resume', types.Upgrade, schemas.RESUME
         ),
-        _post(f'{UPGRADE}/cancel', upgrades.cancel, 'upgrades:cancel', types.Upgrade),
+        _post(
+            f'{UPGRADE}/cancel', upgrades.cancel, 'upgrades:cancel', types.Upgrade, schemas.CANCEL
+        ),
+        _post(
+            f'{UPGRADE}/rollback',
+            upgrades.rollback,
+            'upgrades:rollback',
+            types.Upgrade,
+            schemas.ROLLBACK,
+        ),
+        _post(f'{UPGRADE}/replan', upgrades.replan, 'upgrades:replan', types.Upgrade),
         _post(
             f'{UPGRADE}/approve',
             upgrades.approve,
@@ -141,6 +158,7 @@ TABLE = routes.Table(
             schemas.APPROVE,
         ),
         _get(f'{UPGRADE}/plan', upgrades.plan, 'upgrades:get', types.Plan),
+        _get(f'{UPGRADE}/report', upgrades.report, 'upgrades:get', types.Report),
         _get(f'{UPGRADE}/problems', upgrades.problems, 'upgrades:get', types.Problem, 'problems'),
         _get(
             f'{UPGRADE}/events',
@@ -155,6 +173,7 @@ TABLE = routes.Table(
         _get(f'{STEP}/log', steps.log, 'steps:log', types.Output, query=schemas.LOG),
         _post(f'{STEP}/retry', steps.retry, 'steps:retry', types.Step, schemas.RETRY),
         _post(f'{STEP}/skip', steps.skip, 'steps:skip', types.Step, schemas.SKIP),
+        _post(f'{STEP}/resolve', steps.resolve, 'steps:resolve', types.Step, schemas.RESOLVE),
         _get('/v1/agents', agents.index, 'agents:get', types.Agent, 'agents', schemas.AGENTS),
         # a kept answer would keep the token, which is stored as a hash only
         _post(
@@ -214,7 +233,7 @@ class RootController:
         said = request.headers.get('Idempotency-Key')
         if said is not None:
             validation.check(schemas.NAME, said, 'Idempotency-Key')
-        keyed = said is not None and route.method == 'POST' and route.replays
+        keyed = said is not None and route.method in ('POST', 'DELETE') and route.replays
         base = (conf.api.public_endpoint or request.application_url).rstrip('/')
         return asks.Ask(
             **self._shared,

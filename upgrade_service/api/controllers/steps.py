@@ -14,9 +14,11 @@ Row = dict[str, Any]
 
 
 def index(ask: Ask) -> Answer:
-    """List steps in the plan's order."""
+    """List steps in the plan's order; those of the way back once that is taken."""
     upgrade = upgrades.get(ask)
-    filters = ask.filters('state', 'stage', 'kind', 'host', 'project')
+    filters = ask.filters('state', 'stage', 'kind', 'host', 'project', 'direction')
+    if upgrade['direction'] != 'back':
+        filters.setdefault('direction', 'forward')
     rows = db_api.step_list(
         ask.ctx, upgrade['id'], filters, ask.limit + 1, ask.query.get('marker')
     )
@@ -48,16 +50,23 @@ def _verb(ask: Ask, verb: str) -> Answer:
     upgrade = upgrades.get(ask)
     waits = plans.parents(ask.ctx, upgrade)
     asked = ask.change(lambda row: Answer(views.step(row, waits)))
-    db_api.step_verb(ask.ctx, upgrade['id'], ask.refs['step'], verb, ask.body, asked)
+    db_api.step_verb(ask.ctx, upgrade['id'], ask.refs['step'], verb, ask.body, asked, ask.if_match)
     ask.bell.advance(ask.ctx, upgrade['id'])
     return asks.answered(asked)
 
 
 def retry(ask: Ask) -> Answer:
     """Try a failed or unknown step again."""
+    if ask.body.get('acknowledge_risk'):
+        ask.authorize('upgrade:steps:force')
     return _verb(ask, 'retry')
 
 
 def skip(ask: Ask) -> Answer:
     """Go on without a failed or unknown step."""
     return _verb(ask, 'skip')
+
+
+def resolve(ask: Ask) -> Answer:
+    """Say how a failed or unknown step really ended."""
+    return _verb(ask, 'resolve')

@@ -7,6 +7,7 @@ from typing import Any
 from upgrade_service import exception
 from upgrade_service.api import ask as asks
 from upgrade_service.api import plans, types, views
+from upgrade_service.api import report as reports
 from upgrade_service.api.controllers import request
 from upgrade_service.db import api as db_api
 
@@ -52,9 +53,7 @@ def get(ask: Ask) -> Row:
 def show(ask: Ask) -> Answer:
     """Show an upgrade."""
     row = get(ask)
-    passed = db_api.step_list(ask.ctx, row['id'], {'ponr': True, 'state': 'succeeded'})
-    floor = max((step['ord'] for step in passed), default=None)
-    return _shower(ask, row['cluster_id'], floor)(row)
+    return _shower(ask, row['cluster_id'], db_api.rollback_floor(ask.ctx, row['id']))(row)
 
 
 def _shower(
@@ -74,8 +73,9 @@ def _shower(
 
 def delete(ask: Ask) -> Answer:
     """Delete a draft or an ended upgrade."""
-    db_api.upgrade_delete(ask.ctx, ask.refs['upgrade'])
-    return Answer(None)
+    asked = ask.change(lambda row: Answer(None))
+    db_api.upgrade_delete(ask.ctx, ask.refs['upgrade'], ask.if_match, asked)
+    return asks.answered(asked)
 
 
 def _verb(ask: Ask, verb: str, body: Row) -> Answer:
@@ -92,7 +92,7 @@ def start(ask: Ask) -> Answer:
 
 
 def pause(ask: Ask) -> Answer:
-    """Begin nothing new."""
+    """Begin nothing new; with `at` host, end the hosts in progress first."""
     return _verb(ask, 'pause', ask.body)
 
 
@@ -104,6 +104,16 @@ def resume(ask: Ask) -> Answer:
 def cancel(ask: Ask) -> Answer:
     """Stop, and put healthy hosts back into service."""
     return _verb(ask, 'cancel', ask.body)
+
+
+def rollback(ask: Ask) -> Answer:
+    """Undo what was done, last in first out."""
+    return _verb(ask, 'rollback', ask.body)
+
+
+def replan(ask: Ask) -> Answer:
+    """Plan what is left anew."""
+    return _verb(ask, 'replan', ask.body)
 
 
 def approve(ask: Ask) -> Answer:
@@ -125,8 +135,17 @@ def plan(ask: Ask) -> Answer:
     row = get(ask)
     if not row['revision']:
         raise exception.Conflict(reason='the plan is not made yet', state=row['state'])
+    steps = db_api.step_list(ask.ctx, row['id'], {'direction': 'forward'})
+    back = db_api.step_list(ask.ctx, row['id'], {'direction': 'back'})
+    return Answer(views.plan(row, steps, back, plans.parents(ask.ctx, row)))
+
+
+def report(ask: Ask) -> Answer:
+    """Report what was done, how long it took, and who asked for it."""
+    row = get(ask)
     steps = db_api.step_list(ask.ctx, row['id'])
-    return Answer(views.plan(row, steps, plans.parents(ask.ctx, row)))
+    requests = db_api.request_list(ask.ctx, row['id'])
+    return Answer(reports.report(row, steps, requests))
 
 
 def problems(ask: Ask) -> Answer:

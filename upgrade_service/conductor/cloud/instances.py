@@ -243,6 +243,7 @@ class Drain:
             if record is None or record['id'] <= move['after']:
                 self._unanswered(server, move)
             elif record['status'] in migrations.COMPLETED:
+                move['seconds'] = migrations.seconds(record)
                 self._arrive(server, move)
             elif record['status'] in migrations.FAILED:
                 self._broken(server, record)

@@ -9,6 +9,7 @@ from typing import Any
 
 import openstack
 from openstack import exceptions as sdk_exceptions
+from oslo_utils import timeutils
 
 from upgrade_service.conductor.cloud import connect
 
@@ -144,3 +145,12 @@ def reason(cloud: openstack.connection.Connection, server_id: str) -> str:
         return str(bad[0].get('details') or '') if bad else str(actions[0].get('message') or '')
     except Exception:
         return ''
+
+
+def seconds(record: dict[str, Any]) -> float | None:
+    """Return how long a migration took, from nova's own record of it."""
+    begun, ended = record.get('created_at'), record.get('updated_at')
+    if not begun or not ended:
+        return None
+    spent = timeutils.parse_isotime(ended) - timeutils.parse_isotime(begun)
+    return max(0.0, spent.total_seconds())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import draft, drain, estimate, problems, stages
+from upgrade_service.conductor.planner import draft, drain, estimate, problems, stages, undo
 from upgrade_service.conductor.planner import scope as scopes
 from upgrade_service.conductor.planner.request import Request, share
 from upgrade_service.projects import loader
@@ -49,6 +49,7 @@ def make_plan(
         fingerprint=inventory.fingerprint(),
         moves=drains.last_hosts(),
         problems=tuple(problems.find_problems(scope, drains)),
+        undo=undo.way_back(scope, build.draft.steps),
     )
 
 

@@ -14,8 +14,15 @@ from upgrade_service import model
 class Draft:
     """Collects steps, stage by stage."""
 
-    def __init__(self, policy: Mapping[str, Any], strategy: str) -> None:
+    def __init__(
+        self,
+        policy: Mapping[str, Any],
+        strategy: str,
+        direction: str = 'forward',
+        first: int = 1,
+    ) -> None:
         self.steps: list[model.Step] = []
+        self._direction, self._first = direction, first
         self._policy = policy
         self._strategy = strategy
         self._stage = ''
@@ -38,6 +45,7 @@ class Draft:
         params: Mapping[str, Any] | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        undo_of: int | None = None,
     ) -> int:
         """Append a step and return its number.
 
@@ -46,7 +54,7 @@ class Draft:
         """
         if self._stage != self._wanted:
             self._open()
-        here = {n for n in after if n is not None and self.steps[n - 1].stage == self._stage}
+        here = {n for n in after if n is not None and self.of(n).stage == self._stage}
         parents = tuple(sorted(here)) or self._gate
         return self._append(
             kind,
@@ -57,7 +65,12 @@ class Draft:
             params=params or {},
             ponr=ponr,
             estimate=estimate,
+            undo_of=undo_of,
         )
+
+    def of(self, number: int) -> model.Step:
+        """Return the step of a number."""
+        return self.steps[number - self._first]
 
     def _open(self) -> None:
         if self.steps:
@@ -79,10 +92,11 @@ class Draft:
         service: str | None = None,
         ponr: bool | None = None,
         estimate: int | None = None,
+        undo_of: int | None = None,
     ) -> int:
         facts = model.KINDS[kind]
         step = model.Step(
-            ord=len(self.steps) + 1,
+            ord=len(self.steps) + self._first,
             stage=self._stage,
             kind=kind,
             host=host,
@@ -93,6 +107,8 @@ class Draft:
             parents=parents,
             ponr=facts.ponr if ponr is None else ponr,
             estimate=facts.estimate if estimate is None else estimate,
+            direction=self._direction,
+            undo_of=undo_of,
         )
         for parent in parents:
             self._loose.pop(parent, None)

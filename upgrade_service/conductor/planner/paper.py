@@ -33,6 +33,13 @@ class Paper:
         return {step.ord: step for step in self.plan.steps}
 
     @functools.cached_property
+    def back(self) -> 'Paper':
+        """The way back, laid out by itself."""
+        return dataclasses.replace(
+            self, plan=dataclasses.replace(self.plan, steps=self.plan.undo, undo=())
+        )
+
+    @functools.cached_property
     def _children(self) -> Mapping[int, list[int]]:
         children: dict[int, list[int]] = {}
         for step in self.plan.steps:

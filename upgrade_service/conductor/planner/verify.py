@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import dataclasses
 
 from upgrade_service import exception, model
-from upgrade_service.conductor.planner import constraints, hop_rules, occupancy
+from upgrade_service.conductor.planner import constraints, hop_rules, occupancy, wayback
 from upgrade_service.conductor.planner import paper as papers
 from upgrade_service.conductor.planner import request as requests
 from upgrade_service.projects import loader
@@ -31,6 +31,7 @@ def breaches(
     found = list(_check(constraints.FORM, paper))
     if not found:  # the rest needs steps that can be put in an order
         found = list(_check((*constraints.ORDER, *hop_rules.HOP, *occupancy.SERVERS), paper))
+        found += list(_check((wayback.BackForm(),), paper)) or list(_check(wayback.RULES, paper))
     return found
 
 

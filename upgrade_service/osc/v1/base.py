@@ -32,6 +32,7 @@ UPGRADE_FIELDS = (
     'eta_seconds',
     'selection',
     'points_of_no_return',
+    'rollback_floor',
     'created_at',
     'started_at',
     'finished_at',
@@ -43,7 +44,6 @@ UPGRADE_LONG_FIELDS = (
     'policy',
     'approvals',
     'accepted',
-    'rollback_floor',
     'revision',
     'user_id',
     'project_id',
@@ -157,6 +157,8 @@ class Follow(Show):
 
     def follow(self, watcher: watch.Watcher, goal: str, **kw: bool) -> Row:
         """Wait, tell how it ended, set the exit status, return the upgrade."""
+        if goal == 'end' and watcher.upgrade.get('direction') == 'back':
+            goal = 'rollback'  # where an upgrade that goes back is to end
         try:
             self.status = watcher.follow(goal, **kw)
             tell_end(watcher, goal, self.status)

@@ -232,6 +232,34 @@ class ShowHost(base.Show):
         return columns.card(host, (*ListHost.fields, *ListHost.long_fields, 'agent', 'facts_at'))
 
 
+class DeclareHostLost(ShowHost):
+    """Give up a host for ever (administrators).
+
+    It must be powered off or fenced: its steps are skipped, and its engine is trusted no more.
+    If the host returns, enrol its engine anew.
+
+    Example: openstack upgrade host declare-lost prod cmp7 --fenced --reason "burnt"
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add --fenced and --reason."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--fenced',
+            action='store_true',
+            required=True,
+            help='Yes, it is powered off or fenced and cannot come back by itself',
+        )
+        parser.add_argument('--reason', metavar='<text>', required=True, help='Why; it is audited')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Give it up."""
+        path = f'/clusters/{parsed_args.cluster}/hosts/{parsed_args.host}/declare-lost'
+        self.api.ask(path, {'fenced': True, 'reason': parsed_args.reason})
+        return super().take_action(parsed_args)
+
+
 class ListService(base.List):
     """List the services of a cloud.
 

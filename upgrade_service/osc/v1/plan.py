@@ -64,6 +64,7 @@ class ShowPlan(base.List):
     Example: openstack upgrade plan show first
     The default format is a tree: stages, hosts (those that are alike once), steps, with marks
     for what runs beside other steps, what can be undone and each point of no return.
+    `--undo` draws what a rollback would do instead.
     `-f json` gives the whole plan, with moves, digest and estimate; `-f dot` a graph for
     Graphviz (`… -f dot | dot -Tsvg`); `-f table`, csv, yaml and value list its steps.
     """
@@ -97,11 +98,16 @@ class ShowPlan(base.List):
         """Add the upgrade."""
         parser = super().get_parser(prog_name)
         upgrades.add_upgrade(parser)
+        parser.add_argument(
+            '--undo', action='store_true', help='Draw the way back: what `rollback` would do'
+        )
         return parser
 
     def found(self, args: argparse.Namespace) -> Sequence[Row]:
         """Return the steps."""
         self.plan = self.api.document(f'/upgrades/{args.upgrade}/plan')
+        if args.undo:
+            self.plan = render.way_back(self.plan)
         return [
             {'stage': stage['name'], **step}
             for stage in self.plan.get('stages') or ()
@@ -288,3 +294,27 @@ class SkipStep(_StepVerb):
         if args.force and not args.reason:
             raise exceptions.CommandError('--force needs --reason')
         return {'force': args.force, 'reason': args.reason}
+
+
+class ResolveStep(_StepVerb):
+    """Say how a failed or unknown step really ended; you looked.
+
+    Example: openstack upgrade step resolve first 57 --outcome succeeded --evidence "saw it run"
+    """
+
+    verb = 'resolve'
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add --outcome and --evidence."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--outcome', choices=['succeeded', 'failed'], required=True, help='How it ended'
+        )
+        parser.add_argument(
+            '--evidence', metavar='<text>', required=True, help='How you know; it is audited'
+        )
+        return parser
+
+    def body(self, args: argparse.Namespace) -> Row:
+        """Name outcome and evidence."""
+        return {'outcome': args.outcome, 'evidence': args.evidence}

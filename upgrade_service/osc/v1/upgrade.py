@@ -8,7 +8,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 import yaml
 
-from upgrade_service.osc import progress, proxy, resources, watch
+from upgrade_service.osc import columns, progress, proxy, resources, watch
 from upgrade_service.osc.v1 import base
 
 Row = dict[str, Any]
@@ -239,118 +239,6 @@ class WatchUpgrade(ShowUpgrade):
         return self.shown(self.follow(watcher, 'end'))
 
 
-class _Verb(base.Act):
-    """A verb on an upgrade: POST /v1/upgrades/{id}/{verb}."""
-
-    verb = ''
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the upgrade."""
-        parser = super().get_parser(prog_name)
-        add_upgrade(parser)
-        return parser
-
-    def body(self, args: argparse.Namespace) -> Row:
-        """Return the verb's options."""
-        return {}
-
-    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
-        """Ask for it."""
-        ref = self.api.upgrade(parsed_args.upgrade)['id']
-        body = {k: v for k, v in self.body(parsed_args).items() if v}
-        upgrade = self.acted(
-            ref, lambda: self.api.ask(f'/upgrades/{ref}/{self.verb}', body), parsed_args.wait
-        )
-        return self.shown(upgrade)
-
-
-class StartUpgrade(_Verb):
-    """Start an upgrade that is a draft.
-
-    Example: openstack upgrade start first --wait
-    """
-
-    verb = 'start'
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add --accept."""
-        parser = super().get_parser(prog_name)
-        add_accept(parser)
-        return parser
-
-    def body(self, args: argparse.Namespace) -> Row:
-        """Name the accepted problems."""
-        return {'accept': args.accept}
-
-    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
-        """Start it; when that is refused, tell the problems in full."""
-        try:
-            return super().take_action(parsed_args)
-        except proxy.Refused as e:
-            if e.code == 'upgrade.not_startable':
-                found = self.api.problems(upgrade=parsed_args.upgrade)
-                blocking = [p for p in found if p.get('severity') == 'blocking']
-                for line in progress.problem_lines(blocking):
-                    self.say(line)
-            raise
-
-
-class PauseUpgrade(_Verb):
-    """Begin nothing new; what runs now ends first (see it through with --wait)."""
-
-    verb = 'pause'
-    goal = 'pause'
-
-
-class ResumeUpgrade(_Verb):
-    """Go on with a paused upgrade, or with a blocked one whose reason you have dealt with.
-
-    Example: openstack upgrade resume first --acknowledge drift
-    """
-
-    verb = 'resume'
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add --acknowledge."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--acknowledge', metavar='<reason>', help='The `blocked_reason` you have dealt with'
-        )
-        return parser
-
-    def body(self, args: argparse.Namespace) -> Row:
-        """Name the reason."""
-        return {'acknowledge': args.acknowledge}
-
-
-class CancelUpgrade(_Verb):
-    """Stop an upgrade and put hosts that are healthy back into service."""
-
-    verb = 'cancel'
-    goal = 'cancel'
-
-
-class ApproveUpgrade(_Verb):
-    """Let an upgrade pass the gate at which it waits.
-
-    Example: openstack upgrade approve first --gate finish --wait
-    """
-
-    verb = 'approve'
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add --gate."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--gate', metavar='<gate>', help='The gate you mean (default: the one it waits at)'
-        )
-        return parser
-
-    def body(self, args: argparse.Namespace) -> Row:
-        """Name the gate."""
-        return {'gate': args.gate or self.api.upgrade(args.upgrade).get('gate')}
-
-
 class DeleteUpgrade(base.ApiMixin, command.Command):
     """Delete an upgrade that is a draft or has ended; its events are kept."""
 
@@ -395,3 +283,32 @@ class ListEvent(base.List):
                 resources.Event, upgrade_ref=args.upgrade, after=args.after, limit=args.limit
             )
         )
+
+
+class ShowReport(base.Show):
+    """Show the report of an upgrade: what was done, how long it took, who asked for it.
+
+    `-f json` gives the whole of it, with a line for each host, migration and request.
+
+    Example: openstack upgrade report show first -f json
+    """
+
+    fields = (
+        'upgrade', 'name', 'from_release', 'to_release', 'state', 'direction', 'message',
+        'revision', 'started_at', 'finished_at', 'seconds', 'stages', 'hosts', 'migrations',
+        'failed', 'retried', 'skipped', 'requests',
+    )  # fmt: skip
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the upgrade."""
+        parser = super().get_parser(prog_name)
+        add_upgrade(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        """Show it; in a table each list is told in lines."""
+        found = self.api.document(f'/upgrades/{parsed_args.upgrade}/report')
+        if parsed_args.formatter == 'table':
+            lines = {k: progress.report_lines(k, v) for k, v in found.items()}
+            found = {k: '\n'.join(v) if isinstance(v, list) else v for k, v in lines.items()}
+        return columns.card(found, self.fields)

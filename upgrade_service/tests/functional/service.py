@@ -330,7 +330,7 @@ class Upgrade:
 
     def wait(self, *wanted: str) -> Row:
         """Wait for a state; any other one that a person must act on fails the test."""
-        resting = {'blocked', 'paused', 'succeeded', 'cancelled'} - set(wanted)
+        resting = {'blocked', 'paused', 'succeeded', 'cancelled', 'rolled_back'} - set(wanted)
         row: Row = {}
 
         def look() -> bool:
@@ -344,6 +344,11 @@ class Upgrade:
         if row['state'] not in wanted:
             raise AssertionError(f'{row["state"]}, not {wanted}: {self.picture()}')
         return row
+
+    def wait_past(self, held: str, *wanted: str) -> Row:
+        """Wait until it is no longer held, then for a state."""
+        wait_for(f'the end of {held}', lambda: self.row['state'] != held)
+        return self.wait(*wanted)
 
     def picture(self) -> str:
         """Say how it stands, for whoever reads a failed test."""

@@ -35,7 +35,12 @@ EXPECTED = {
     'upgrades:resume': OPERATE,
     'upgrades:cancel': OPERATE,
     'upgrades:approve': OPERATE,
+    'upgrades:replan': OPERATE,
+    'upgrades:rollback': ADMIN,
     'steps:retry': OPERATE,
+    'steps:force': ADMIN,
+    'steps:resolve': ADMIN,
+    'hosts:declare_lost': ADMIN,
     'steps:skip': ADMIN,
     'upgrades:approve_ponr': ADMIN,
     'upgrades:create_approved': ADMIN,
@@ -47,7 +52,7 @@ EXPECTED = {
     'agents:delete': ADMIN,
 }
 #: rules that a controller asks for by itself; tested in gabbits/upgrades.yaml
-WITHIN = frozenset({'upgrades:approve_ponr', 'upgrades:create_approved'})
+WITHIN = frozenset({'upgrades:approve_ponr', 'upgrades:create_approved', 'steps:force'})
 #: what a caller may be; None is nobody
 ROLES = (None, 'member', 'reader', 'manager', 'service', 'upgrade_reader', 'upgrade_operator',
          'admin')  # fmt: skip

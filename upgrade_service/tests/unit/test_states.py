@@ -1,52 +1,101 @@
-"""The tables of states.py against the verb x state table of the specification."""
+"""The tables of states.py against the verb x state x direction table of the specification."""
+
+import itertools
 
 from upgrade_service import states
 from upgrade_service.tests import base
 
-#: verb -> answer in draft, running, stopping(paused), stopping(cancelled), paused, blocked,
-#: succeeded, cancelled; '' is a 409, '=' is already so, else the state it leads to
-EXPECTED = {
-    'start': ('running', '', '', '', '', '', '', ''),
-    'pause': ('', 'stopping', '=', '', '=', 'blocked', '', ''),
-    'resume': ('', '=', 'running', '', 'running', 'running', '', ''),
-    'cancel': ('cancelled', 'stopping', 'stopping', '=', 'stopping', 'stopping', '', '='),
-    'approve': ('', '', '', '', 'running', '', '', ''),
-    'retry': ('', '=', '', '', '=', '=', '', ''),
-    'skip': ('', '=', '', '', '=', '=', '', ''),
-    'delete': ('=', '', '', '', '', '', '=', '='),
-}
+#: (state, next) that an upgrade can be in, in the order of the answers below
 SITUATIONS = (
-    ('draft', None), ('running', None), ('stopping', 'paused'), ('stopping', 'cancelled'),
-    ('paused', None), ('blocked', None), ('succeeded', None), ('cancelled', None),
+    ('planning', None), ('draft', None), ('running', None), ('running', 'paused'),
+    ('stopping', 'paused'), ('stopping', 'cancelled'), ('stopping', 'back'), ('paused', None),
+    ('blocked', None), ('blocked', 'paused'), ('succeeded', None), ('cancelled', None),
+    ('rolled_back', None),
 )  # fmt: skip
+#: verb and option -> answer in each situation, for direction forward: '' is a 409, '=' is
+#: already so, else the state it leads to, and what follows
+EXPECTED = {
+    'start': '| running| | | | | | | | | | |',
+    'pause': ('| | stopping paused| stopping paused| =| | | =| blocked paused| =| | |'),
+    'pause host': '| | running paused| =| =| | | =| blocked paused| =| | |',
+    'resume': '| | =| running| running| | | running| running| running| | |',
+    'cancel': (
+        'cancelled| cancelled| stopping cancelled| stopping cancelled| stopping cancelled| =| |'
+        'stopping cancelled| stopping cancelled| stopping cancelled| | =|'
+    ),
+    'cancel now': (
+        'cancelled| cancelled| stopping cancelled| stopping cancelled| stopping cancelled|'
+        'stopping cancelled| |'
+        'stopping cancelled| stopping cancelled| stopping cancelled| | =|'
+    ),
+    'rollback': (
+        '| | stopping back| stopping back| stopping back| | =| stopping back| stopping back|'
+        'stopping back| | |'
+    ),
+    'approve': '| | | | | | | running| | | | |',
+    'replan': '| planning| | | | | | planning| planning| planning| | |',
+    'retry': '| | =| =| | | | =| =| =| | |',
+    'skip': '| | =| =| | | | =| =| =| | |',
+    'resolve': '| | =| =| | | | =| =| =| | |',
+    'delete': '| =| | | | | | | | | =| =| =',
+}
+#: (direction, verb) -> the one answer in running, stopping, paused and blocked
+TURNED = {
+    ('release', 'cancel'): '=',
+    ('release', 'cancel now'): '=',
+    ('release', 'replan'): '',
+    ('back', 'cancel'): '',
+    ('back', 'cancel now'): '',
+    ('back', 'rollback'): '=',
+    ('back', 'replan'): '',
+}
+LIVE = frozenset({'running', 'stopping', 'paused', 'blocked'})
+
+
+def cases():
+    """Yield (verb, option, state, next, direction, expected answer)."""
+    for called, row in EXPECTED.items():
+        verb, _, option = called.partition(' ')
+        answers = [a.strip() for a in row.split('|')]
+        for (state, next_), answer in zip(SITUATIONS, answers, strict=True):
+            for direction in sorted(states.DIRECTIONS):
+                turned = TURNED.get((direction, called)) if state in LIVE else None
+                expected = answer if turned is None else turned
+                yield verb, option or None, state, next_, direction, expected
 
 
 class TestVerbs(base.TestCase):
-    def test_every_verb_in_every_state(self):
-        self.assertEqual(set(EXPECTED), set(states.VERBS))
-        for verb, answers in EXPECTED.items():
-            for (state, next_), expected in zip(SITUATIONS, answers, strict=True):
-                move = states.decide(verb, state, next_, 'forward')
-                found = '' if move is None else '=' if move is states.ALREADY else move.state
-                self.assertEqual(expected, found, f'{verb} in {state}({next_})')
+    def test_every_verb_in_every_state_and_direction(self):
+        self.assertEqual(set(states.VERBS), {called.partition(' ')[0] for called in EXPECTED})
+        self.assertEqual(set(states.VARIANTS), {tuple(c.split()) for c in EXPECTED if ' ' in c})
+        found = 0
+        for verb, option, state, next_, direction, expected in cases():
+            move = states.decide(verb, state, next_, direction, option)
+            said = '' if move is None else '=' if move is states.ALREADY else move.state
+            if move and move.next:
+                said = f'{said} {move.next}'
+            self.assertEqual(expected, said, f'{verb} {option} in {state}({next_}) {direction}')
+            found += 1
+        self.assertEqual(len(EXPECTED) * len(SITUATIONS) * len(states.DIRECTIONS), found)
+
+    def test_every_situation_is_in_the_table(self):
+        self.assertEqual(set(states.UPGRADE_STATES), {state for state, _ in SITUATIONS})
+        nexts = {next_ for _, next_ in SITUATIONS if next_}
+        self.assertEqual(states.NEXTS, nexts)
+        led = {
+            (move.state, move.next)
+            for table in (*states.VERBS.values(), *states.VARIANTS.values())
+            for move in table.values()
+            if move is not states.ALREADY
+        }
+        self.assertEqual(set(), led - set(SITUATIONS))
 
     def test_allowed_lists_what_is_not_refused(self):
-        for state, next_ in SITUATIONS:
-            allowed = states.allowed(state, next_, 'forward')
+        for (state, next_), direction in itertools.product(SITUATIONS, states.DIRECTIONS):
+            allowed = states.allowed(state, next_, direction)
             for verb in states.VERBS:
-                self.assertEqual(
-                    verb in allowed, states.decide(verb, state, next_, 'forward') is not None
-                )
-
-    def test_cancel_of_a_release_is_already_so(self):
-        self.assertIs(states.ALREADY, states.decide('cancel', 'running', None, 'release'))
-
-    def test_cancel_of_a_rollback_is_refused(self):
-        self.assertIsNone(states.decide('cancel', 'running', None, 'back'))
-
-    def test_pause_asked_for_while_blocked_is_remembered(self):
-        move = states.decide('pause', 'blocked', None, 'forward')
-        self.assertEqual(('blocked', 'paused'), (move.state, move.next))
+                possible = states.decide(verb, state, next_, direction) is not None
+                self.assertEqual(verb in allowed, possible)
 
     def test_all_names_exist(self):
         for old, new in states.OWNER_MOVES:

@@ -19,6 +19,7 @@ class Played:
         self.orders = queue.Queue()
         self.cloud_steps = queue.Queue()
         self.revoked = queue.Queue()
+        self.aborted = queue.Queue()
         self.looks = queue.Queue()
         self.acks = []
         self.started = set()
@@ -30,7 +31,10 @@ class Played:
         self.orders.put([(n.id, n.attempt) for n in nodes])
         self.acks += recorded
 
-    def revoke(self, upgrade, epoch, agent, nodes):
+    def revoke(self, upgrade, epoch, agent, nodes, now=False):
+        if now:
+            self.aborted.put([(n.id, n.attempt) for n in nodes])
+            return
         self.revoked.put([(n.id, n.attempt) for n in nodes])
 
     def probe(self, upgrade, epoch, agent, nodes):

@@ -18,7 +18,8 @@ def rows(*steps):
             'id': str(n), 'ord': n, 'stage': 'check', 'kind': kind, 'direction': 'forward',
             'host': host, 'executor': f'agent-{host}' if host else None, 'project': None,
             'strategy': 'noop', 'params': {}, 'ponr': False, 'state': 'pending', 'attempt': 0,
-            'not_before': None, 'progress': None, 'error': None, 'final': False,
+            'undo_of': None, 'not_before': None, 'progress': None, 'error': None,
+            'final': False,
             'started_at': None, 'finished_at': None, **(more[0] if more else {}),
         }  # fmt: skip
         made.append(row)

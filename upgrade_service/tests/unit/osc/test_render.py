@@ -102,7 +102,6 @@ def cloud(computes: int = 12) -> Row:
         params={'gate': 'finish', 'person': True, 'soak_seconds': 600},
     )
     plan.add('finish', 'online_migrations', 'ctl1', last, ponr=True)
-    plan.add('finish', 'enable_host', hosts[0], direction='release')
     return plan.document(moves=moves)
 
 

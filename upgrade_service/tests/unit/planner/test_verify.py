@@ -5,11 +5,19 @@ import dataclasses
 from typing import Any
 
 from upgrade_service import exception, model
-from upgrade_service.conductor.planner import constraints, hop_rules, occupancy, verify
+from upgrade_service.conductor.planner import (
+    constraints,
+    hop_rules,
+    occupancy,
+    verify,
+    wayback,
+)
 from upgrade_service.tests import base
 from upgrade_service.tests.unit.planner import clouds
 
 Steps = list[model.Step]
+#: the rules of test_undo: the way back of a plan that is changed by hand fits no longer
+WAY_BACK = {type(rule).__name__ for rule in (wayback.BackForm(), *wayback.RULES)}
 
 
 def find(
@@ -340,7 +348,7 @@ def refused(cloud: str, edit: Callable[[Steps], Steps]) -> set[str]:
     plan = dataclasses.replace(plan, steps=tuple(edit(list(plan.steps))))
     projects = clouds.projects_of(data)
     found = verify.breaches(plan, inventory, request, projects, clouds.RELEASES)
-    return {breach.constraint for breach in found}
+    return {breach.constraint for breach in found} - WAY_BACK
 
 
 #: cloud, rule, problem without which the plan would go on as if nothing were wrong
@@ -372,7 +380,7 @@ def moved(cloud: str, server: str, target: str | None, end: str | None) -> set[s
     ends = {s: t for s, t in plan.moves.items() if s != server} | ({server: end} if end else {})
     plan = dataclasses.replace(plan, steps=tuple(steps), moves=ends)
     found = verify.breaches(plan, inventory, request, clouds.PROJECTS, clouds.RELEASES)
-    return {breach.constraint for breach in found}
+    return {breach.constraint for breach in found} - WAY_BACK
 
 
 def silenced(cloud: str, code: str) -> set[str]:
@@ -382,7 +390,7 @@ def silenced(cloud: str, code: str) -> set[str]:
     plan = dataclasses.replace(plan, problems=tuple(p for p in plan.problems if p.code != code))
     projects = clouds.projects_of(data)
     found = verify.breaches(plan, inventory, request, projects, clouds.RELEASES)
-    return {breach.constraint for breach in found}
+    return {breach.constraint for breach in found} - WAY_BACK
 
 
 class TestBrokenPlans(base.TestCase):

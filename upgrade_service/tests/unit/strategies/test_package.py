@@ -126,6 +126,9 @@ class PackageCase(base.TestCase):
 
     def task(self, kind, undo=False, project='demo', **params):
         self.count += 1
+        if undo and 'version' in params:  # as the planner plans the way back
+            back = {'version': params.get('from_version'), 'from_version': params['version']}
+            params = {k: v for k, v in {**params, **back}.items() if v}
         return strategies.Task(
             step=f's{self.count}',
             attempt=1,

@@ -82,6 +82,9 @@ class SourceCase(base.TestCase):
 
     def task(self, kind, undo=False, **params):
         self.count += 1
+        if undo:  # as the planner plans the way back
+            back = {'version': params.get('from_version'), 'from_version': params['version']}
+            params = {k: v for k, v in {**params, **back}.items() if v and k != 'commit'}
         return strategies.Task(
             step=f's{self.count}',
             attempt=1,

@@ -197,6 +197,7 @@ def _upgrades() -> None:
         sa.Column('next', sa.String(length=32), nullable=True),
         sa.Column('direction', sa.String(length=32), nullable=False),
         sa.Column('blocked_reason', sa.String(length=32), nullable=True),
+        sa.Column('intent', models.Json(), nullable=False),
         sa.Column('gate', sa.String(length=32), nullable=True),
         sa.Column('message', sa.Text(), nullable=False),
         sa.Column('version', sa.Integer(), nullable=False),
