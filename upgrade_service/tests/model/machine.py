@@ -138,13 +138,6 @@ def _always_due(self: Any, nodes: Any) -> Any:
     return found
 
 
-class _Sky:
-    """A cloud of which nothing is ever asked back."""
-
-    def survey(self, owner: Any, row: Any) -> None:
-        """Look at the services of the cloud: nobody does."""
-
-
 class Machine(stateful.RuleBasedStateMachine):
     """Two conductors, two engines, one upgrade."""
 
@@ -380,6 +373,13 @@ def _now() -> int:
 
 def _digest(machine: Machine) -> str:
     return str(next(iter(machine.engines.values())).allowed.projects.digest)
+
+
+class _Sky:
+    """In place of the cloud: nobody looks at it here."""
+
+    def survey(self, owner: broker.Broker, row: Row) -> None:
+        """See nothing."""
 
 
 class _Voice:
