@@ -37,7 +37,7 @@ class Shape:
     hosts: int = 1000
     zones: int = 2
     share: float = 0.75  #: of the memory of a host, on average
-    spread: float = 0.2  #: loads of hosts vary by so much around it
+    spread: float = 0.3  #: loads of hosts vary by so much around it
     apart: float = 0.05  #: of the servers are in anti-affinity groups
     fixed: float = 0.01  #: of the servers cannot be live-migrated
     spares: int = 0  #: empty hosts of each zone
@@ -72,8 +72,9 @@ def draw(shape: Shape) -> model.Inventory:
         part = shape.share + dice.uniform(-shape.spread, shape.spread)
         room = int(min(0.97, part) * RAM_GIB)
         here: set[str] = set()
+        tastes = [weight * dice.uniform(0.1, 2) for weight in weights]
         while room >= 2:
-            flavour = dice.choices(names, weights)[0]
+            flavour = dice.choices(names, tastes)[0]
             vcpus, ram, _ = FLAVOURS[flavour]
             if ram > room:
                 break

@@ -155,6 +155,7 @@ class Roll:
                 self._migrate(server, host, to)
         if not left and not self.sending[host]:
             del self._draining[host]
+            self.emptied(host)
             self._after(self.length(host, clouds.UPGRADE), lambda: self._back(host))
 
     def _migrate(self, server: model.Server, host: str, to: str) -> None:
@@ -183,6 +184,9 @@ class Roll:
         self.away.discard(host)
         self.done.add(host)
         self.enabled(host)
+
+    def emptied(self, host: str) -> None:
+        """A host's drain has ended."""
 
     def enabled(self, host: str) -> None:
         """A host is back."""
@@ -230,12 +234,18 @@ class Planned(Roll):
         return target
 
     def enabled(self, host: str) -> None:
-        """Let those go that waited for the host, to be emptied or to be back."""
-        for kind in ('drain_host', 'enable_host'):
-            for child in self._children.get((kind, host), ()):
-                self._waits[child] -= 1
-                if not self._waits[child]:
-                    heapq.heappush(self._ready, (self._ord[child], child))
+        """Let those go that waited for the host to be back."""
+        self._release('enable_host', host)
+
+    def emptied(self, host: str) -> None:
+        """Let those go whose guests have come."""
+        self._release('drain_host', host)
+
+    def _release(self, kind: str, host: str) -> None:
+        for child in self._children.get((kind, host), ()):
+            self._waits[child] -= 1
+            if not self._waits[child]:
+                heapq.heappush(self._ready, (self._ord[child], child))
 
 
 class Weigher(Roll):

@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
-DEFAULT_TIERS='lint types unit functional quickstart chaos-smoke'
-TIERS="$DEFAULT_TIERS chaos docs facts quorums strategies"
+DEFAULT_TIERS='lint types unit functional quickstart'
+TIERS="$DEFAULT_TIERS chaos-smoke chaos docs facts quorums strategies"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-rehearsal lab-restarts lab-rollback lab-baseline"
 
 PASSED=0

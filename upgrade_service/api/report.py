@@ -61,19 +61,32 @@ def _hosts(steps: Sequence[Row]) -> Iterable[types.Resource]:
         if step['host']:
             grouped.setdefault(step['host'], []).append(step)
     for host, found in sorted(grouped.items()):
-        out = [s for s in found if s['kind'] in ('disable_host', 'enable_host')]
-        both = {s['kind'] for s in out} == {'disable_host', 'enable_host'}
+        out = (_out(found, direction) for direction in ('forward', 'back'))
+        spans = [span for span in out if span is not None]
         yield types.HostReport(
             host=host,
             steps=len(found),
-            seconds=sum(
-                seconds(s['started_at'], s['finished_at']) or 0
-                for s in found
-                if s['kind'] != 'prefetch'
-            ),
-            seconds_out=_span(out) if both else None,
+            seconds=_busy(s for s in found if s['kind'] != 'prefetch'),
+            seconds_out=sum(spans) if spans else None,
             failed=sum(s['state'] in STUCK for s in found),
         )
+
+
+def _out(steps: Iterable[Row], direction: str) -> float | None:
+    """Return the seconds from disabled to enabled, on the way there or back."""
+    window = {s['kind']: s for s in steps if s['direction'] == direction}
+    off, on = window.get('disable_host'), window.get('enable_host')
+    return seconds(off['started_at'], on['finished_at']) if off and on else None
+
+
+def _busy(steps: Iterable[Row]) -> float:
+    """Return the seconds in which some step was under way: those of a chain overlap."""
+    spans = sorted((s['started_at'], s['finished_at']) for s in steps if s['finished_at'])
+    total, until = 0, 0
+    for begun, ended in spans:
+        total += max(0, ended - max(begun, until))
+        until = max(until, ended)
+    return total / 1000
 
 
 def _migrations(steps: Sequence[Row]) -> Iterable[types.Resource]:

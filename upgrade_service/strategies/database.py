@@ -516,6 +516,7 @@ JOBS: dict[str, Maker] = {
     'db_migrate': commands,
     'check_records': check_records,
     'online_migrations': commands,
+    'reset_records': commands,
     'db_contract': commands,
     'db_archive': commands,
     'db_purge': commands,

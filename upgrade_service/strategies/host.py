@@ -224,6 +224,10 @@ class HostUpgradeStrategy(base.UpgradeStrategy):
             return base.Job(ops=tuple(ops), timeout=3600, interruptible=True)
         return self._upgrade(task, system, wanted)
 
+    def undo(self, task: base.Task, site: base.Site) -> base.Job | base.Outcome:
+        """Refuse: what was before is not kept."""
+        raise exception.Refused(reason=f'{task.kind} cannot be undone')
+
     def _upgrade(self, task: base.Task, system: System, wanted: dict[str, str]) -> base.Job:
         job = system.tool.change(wanted, f'upgrade-service-{task.step}')
         mark = f'{system.state_dir}/upgrade_host'

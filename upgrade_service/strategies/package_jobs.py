@@ -140,12 +140,12 @@ def undo_service(task: base.Task, layout: Layout, site: base.Site) -> base.Job:
 
 
 def _back(task: base.Task, layout: Layout, project: str | None) -> base.Job:
-    goals = [layouts.goal(task)]
-    record = layout.record(goals)
+    goal = layouts.goal(task)
+    record = layout.record(goal)
     if record is None:
         raise exception.Refused(
             reason=f'nothing is written down in {layout.records} of what was here before '
-            f'{", ".join(f"{p} {v}" for p, v in goals[0].items())}: downgrade by hand'
+            f'{", ".join(f"{p} {v}" for p, v in goal.items())}: downgrade by hand'
         )
     now = layout.tool.installed(record.before)
     before = {n: v for n, v in record.before.items() if now.get(n) != v}

@@ -2,7 +2,7 @@
 a transaction was begun with, so that there is a way back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
@@ -133,15 +133,15 @@ class Layout(layouts.Layout):
         """Return what a transaction is known by, there and back."""
         return f'upgrade-service-{os.path.basename(self.path_of(projects)).removesuffix(".json")}'
 
-    def record(self, goals: Sequence[Mapping[str, str]]) -> Record | None:
-        """Find the newest record of a transaction that led to any of some sets of versions."""
+    def record(self, wanted: Mapping[str, str]) -> Record | None:
+        """Find the newest record of a transaction that led to these versions."""
         try:
             paths = sorted(pathlib.Path(self.records).glob('*.json'), key=os.path.getmtime)
         except OSError:
             return None
         for path in reversed(paths):
             found = _read(path)
-            if found and any(goal.items() <= found.projects.items() for goal in goals):
+            if found and wanted.items() <= found.projects.items():
                 return found
         return None
 

@@ -80,7 +80,6 @@ _JOBS: dict[str, _Maker] = {
     **members.JOBS,
     'rehearse_config': source_jobs.rehearse_config,
     'rehearse_database': database.rehearse_database,
-    'reset_records': database.commands,
     'stop_service': source_jobs.stop_service,
     'upgrade_service': source_jobs.upgrade_service,
     'restart_service': source_jobs.restart_service,

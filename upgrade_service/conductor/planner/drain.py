@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dataclasses
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import flow
+from upgrade_service.conductor.planner import flow, zones
 from upgrade_service.conductor.planner import people as peoples
 from upgrade_service.conductor.planner import request as requests
 
-Drain = flow.Drain
+Drain = zones.Drain
 #: servers named in one problem; of the rest the number is given
 _NAMED = 5
 #: mode -> of a thousand servers, those that may move twice: at least; for each part of the
@@ -82,7 +82,7 @@ def _ways(
     hosts: Sequence[str],
     policy: Mapping[str, object],
     upgrade: Callable[[str], float],
-) -> Iterator[flow.Limits]:
+) -> Iterator[zones.Limits]:
     """Yield the ways that are worth a try, the most promising first, within the effort."""
     rules: Mapping[str, object] = policy['drain']  # type: ignore[assignment]
     out = requests.share(policy['max_unavailable'], len(hosts))  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def _ways(
     chosen = frozenset(hosts)
     moving = sum(1 for s in inventory.servers if s.host in chosen)
     canary: Mapping[str, int] = policy['canary']  # type: ignore[assignment]
-    base = flow.Limits(
+    base = zones.Limits(
         out=out,
         per_az=per_az,
         parallel=int(str(rules['parallel'])),

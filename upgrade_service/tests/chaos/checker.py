@@ -316,11 +316,16 @@ def _intents(h: History) -> Iterator[str]:
     yield from _repeated(h)
 
 
+def _told(said: Row) -> bool:
+    """Whether a client knows what became of its request: not after a 5xx."""
+    return bool(said['answer']) and said['answer']['status'] < 500 and not said['lost']
+
+
 def _repeated(h: History) -> Iterator[str]:
     """The same request has the same answer, however often it is made."""
     answers: dict[str, Row] = {}
     for c in h.clients:
-        if c['answer'] is None or c['answer']['status'] >= 400:
+        if not c['answer'] or c['answer']['status'] >= 400:
             continue
         first = answers.setdefault(c['key'], c['answer'])
         if first != c['answer']:

@@ -216,6 +216,8 @@ class Run:
         with self._lock:
             for name in list(self._frozen):
                 self._thaw(name)
+        # a server that was killed is a fault until it serves again; a broken one fails the run
+        service.wait_for('the servers', self.scene.stage.servers.there, 240.0)
         self.healed = time.time()
         end = time.monotonic() + patience
         while time.monotonic() < end:

@@ -4,9 +4,11 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 from typing import Any
+from urllib import parse
 
 TOOL = pathlib.Path(__file__).parents[3] / 'tools' / 'servers.sh'
 
@@ -38,7 +40,8 @@ class Servers:
         found = dict(line.removeprefix('export ').split('=', 1) for line in said.splitlines())
         connections = found['OS_TEST_DBAPI_ADMIN_CONNECTION'].strip("'").split(';')
         server = next(c for c in connections if c.startswith('mysql')).partition('/?')[0]
-        return f'{server}/chaos', found['UPGRADE_TEST_RABBIT_URL'].strip("'")
+        self._urls = f'{server}/chaos', found['UPGRADE_TEST_RABBIT_URL'].strip("'")
+        return self._urls
 
     def restart(self, name: str) -> None:
         """Kill a server without a word and start it as it was; its data stays."""
@@ -61,6 +64,21 @@ class Servers:
             )  # fmt: skip
         pid_file.write_text(f'{made.pid}\n')
         self._children = [*getattr(self, '_children', []), made]
+
+    def there(self) -> bool:
+        """Whether both can be reached: a server is gone until it serves again."""
+        database, bus = self._urls
+        return _listens(database) and _listens(bus)
+
+
+def _listens(url: str) -> bool:
+    at = parse.urlsplit(url)
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((at.hostname or '', at.port or 0), timeout=1),
+    ):
+        return True
+    return False
 
 
 def _runs(pid: int) -> bool:

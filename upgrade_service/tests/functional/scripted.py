@@ -27,4 +27,4 @@ class ScriptedUpgradeStrategy(strategy.SimulatedUpgradeStrategy):
         seconds = '4' if task.project == 'nova' else '0'
         argv = ('/bin/sh', '-c', SCRIPT, 'sh', task.step, site.settings['trace'], seconds)
         op = base.Op(do='run', title=f'fetch {task.project}', argv=argv)
-        return base.Job(ops=(op,), timeout=60)
+        return base.Job(ops=(op,), timeout=60, interruptible=True)

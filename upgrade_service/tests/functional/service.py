@@ -345,6 +345,11 @@ class Upgrade:
             raise AssertionError(f'{row["state"]}, not {wanted}: {self.picture()}')
         return row
 
+    def wait_past(self, held: str, *wanted: str) -> Row:
+        """Wait until it is no longer held, then for a state."""
+        wait_for(f'the end of {held}', lambda: self.row['state'] != held)
+        return self.wait(*wanted)
+
     def picture(self) -> str:
         """Say how it stands, for whoever reads a failed test."""
         events = [(e['kind'], e.get('detail')) for e in self.events()[-12:]]

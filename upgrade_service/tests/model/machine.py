@@ -218,7 +218,7 @@ class Machine(stateful.RuleBasedStateMachine):
             post = orders.Post(
                 self.ground.conf, self.ground.signer, _Voice(self), _now, _digest(self)
             )
-            made = broker.Broker(row, name, post, None, None, self.ground.conf)  # type: ignore[arg-type]
+            made = broker.Broker(row, name, post, _Sky(), None, self.ground.conf)  # type: ignore[arg-type]
             self.brokers[name] = made
 
     @stateful.rule(name=st.sampled_from(('one', 'two')))
@@ -373,6 +373,13 @@ def _now() -> int:
 
 def _digest(machine: Machine) -> str:
     return str(next(iter(machine.engines.values())).allowed.projects.digest)
+
+
+class _Sky:
+    """In place of the cloud: nobody looks at it here."""
+
+    def survey(self, owner: broker.Broker, row: Row) -> None:
+        """See nothing."""
 
 
 class _Voice:

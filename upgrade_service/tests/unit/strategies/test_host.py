@@ -111,7 +111,7 @@ class TestPackages(HostCase):
         self.assertEqual(['1.1-1', '1.1-1', '1.0-1', '1.0-1'], self.versions())
         self.assertTrue(self.check('upgrade_host'))
         self.assertEqual('succeeded', self.do('verify_host')['result'])
-        with self.assertRaises(NotImplementedError):
+        with self.assertRaises(exception.Refused):
             self.strategy.undo(self.task('upgrade_host'), self.site())
 
     def test_only_what_the_list_names(self):
