@@ -12,7 +12,7 @@ TOP=$PWD
 VENV=${UPGRADE_TEST_VENV:-$TOP/.venv-test}
 WORKERS=${UPGRADE_TEST_WORKERS:-2}
 DEFAULT_TIERS='lint types unit functional quickstart'
-TIERS="$DEFAULT_TIERS chaos-smoke chaos docs facts quorums strategies"
+TIERS="$DEFAULT_TIERS rollback chaos-smoke chaos docs facts quorums strategies"
 [ ! -x tools/lab/run ] || TIERS="$TIERS lab lab-rehearsal lab-restarts lab-rollback lab-baseline"
 
 PASSED=0
@@ -34,6 +34,8 @@ Without a tier: $DEFAULT_TIERS. The tiers of this tree:
   functional  stestr on upgrade_service/tests/functional with a real MariaDB, PostgreSQL and
               RabbitMQ, which are installed when missing (needs root), started on free loopback
               ports with data in a temporary directory, and stopped at the end
+  rollback    the long stories of rollbacks and other verbs on the whole service: from every stage,
+              in the middle of a host, after failures; ten minutes
   quickstart  tools/quickstart.sh on a free port: a simulated cloud is upgraded, and every project
               then runs the new release; one test
   facts       downloads the wheels of six releases of nova and of a SLURP pair of other projects from
@@ -301,6 +303,11 @@ tier_chaos() {
     python -m upgrade_service.tests.model --steps 10000 2>&1 | tee "$SCRATCH/model.log"
     add_summary "${PIPESTATUS[0]}" "$SCRATCH/model.log"
     chaos --figures 100 --broken --seeds "$SEEDS" --first "$((RANDOM * 1000))" --ledger
+}
+
+tier_rollback() {
+    export UPGRADE_TEST_DEAR=1
+    REGEX=${REGEX:-functional.test_rollback} tier_functional
 }
 
 free_port() {

@@ -15,7 +15,7 @@ _ABOUT: Form = {**_ALL, 'upgrade': str, 'epoch': int, 'steps': list}
 #: type of message -> its fields
 FORMS: Mapping[str, Form] = {
     'order': {**_ABOUT, 'digest': str, 'recorded': list},
-    'revoke': _ABOUT,
+    'revoke': {**_ABOUT, 'now': bool},
     'probe': _ABOUT,
     'recorded': {**_ALL, 'attempts': list},
     'describe': _ALL,
@@ -35,13 +35,15 @@ STEP: Form = {
 }
 _STEP_OR_NONE = frozenset({'project'})
 _STEP_TOO = frozenset({'direction'})
+#: type of message -> fields that may be left out
+_TOO: Mapping[str, frozenset[str]] = {'revoke': frozenset({'now'})}
 
 
 def illegible(said: Mapping[str, Any], kind: str) -> str | None:
     """Say why a message that a conductor has signed cannot be understood, or None."""
     if said.get('v') != VERSION:
         return f'version {str(said.get("v"))[:16]} of messages is not known here'
-    why = _misformed(said, FORMS[kind])
+    why = _misformed(said, FORMS[kind], too=_TOO.get(kind, frozenset()))
     if why:
         return why
     if kind == 'order':

@@ -376,6 +376,8 @@ class TestUnderstanding(FaultCase):
         self.assertEqual({'order', 'revoke', 'probe', 'recorded', 'describe'}, set(sent))
         for kind, env in sent.items():
             self.assertIsNone(messages.illegible(trust.peek(env), kind), kind)
+        post.revoke('u', 1, 'a', [], now=True)
+        self.assertIsNone(messages.illegible(trust.peek(sent['revoke']), 'revoke'))
 
 
 class TestAnyDamage(test_journal.JournalCase):
