@@ -428,13 +428,10 @@ class Broker:
         back = self._read_board('back', self.board.azs)
         chosen = ready.to_undo(self.board, back, self._row['intent'].get('to', 0))
         moves = [transitions.drop(self.board, n) for n in self.board.in_state('pending')]
-        rest = [n for n in back.in_state('pending') if n.id not in chosen]
-        moves += [transitions.drop(back, n) for n in rest]
-        if chosen:
-            move = endings.going_back(back, chosen, self._row['counters'])
-        else:
-            move = endings.ended(self.board, 'rolled_back')
-        self._commit(moves, move)
+        left = back.in_state('pending')
+        moves += [transitions.drop(back, n) for n in left if n.id not in chosen]
+        turn = endings.going_back(back, chosen, self._row['counters']) if chosen else None
+        self._commit(moves, turn or endings.ended(self.board, 'rolled_back'))
         self._board = None
         return True
 
