@@ -56,8 +56,9 @@ _PLAY: dict[str, Any] = {
 _PLAYS = {'type': ['object', 'null'], 'additionalProperties': _PLAY}
 #: kinds that every plan may have, so that the settings must say something of each
 EVERY_PLAN = (
-    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
-    'online_migrations', 'stop_service', 'upgrade_service', 'restart_service', 'verify_host',
+    'prefetch', 'upgrade_check', 'backup_database', 'verify_backup', 'db_expand', 'db_migrate',
+    'db_contract', 'online_migrations', 'stop_service', 'upgrade_service', 'restart_service',
+    'verify_host',
 )  # fmt: skip
 KINDS = frozenset({'check_host', 'upgrade_host', 'reboot_host', *EVERY_PLAN})
 

@@ -48,8 +48,8 @@ SETTINGS_SCHEMA: dict[str, Any] = {
 }
 #: kinds that grenade does by itself within the upgrade of a project
 COVERED = frozenset({
-    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
-    'online_migrations', 'stop_service', 'restart_service',
+    'prefetch', 'upgrade_check', 'backup_database', 'verify_backup', 'db_expand', 'db_migrate',
+    'db_contract', 'online_migrations', 'stop_service', 'restart_service',
 })  # fmt: skip
 WORDS = {
     grenade_run.UNFIT: 'not fit for grenade',

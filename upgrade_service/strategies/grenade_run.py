@@ -47,7 +47,8 @@ PHASES = (
     ('Grenade has completed', 'done'),
 )
 _DATED = re.compile(r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| ')
-TAIL = 80  #: lines of the full log that are shown of a run that failed
+#: lines of the full log that are shown of a run that failed, and their length
+TAIL, WIDTH = 30, 180
 
 
 class Phases:
@@ -128,7 +129,7 @@ def _log(spec: Spec) -> None:
     except OSError:
         return
     events.say(f'--- the end of {log}')
-    events.say(''.join(lines))
+    events.say('\n'.join(line.rstrip()[:WIDTH] for line in lines))
 
 
 # -- one project's scripts -----------------------------------------------------------------------

@@ -21,8 +21,8 @@ _WORD = r'^[a-z][a-z0-9_]{0,62}\Z'
 RUNS = frozenset({'upgrade_service', 'restart_service'})
 #: kinds that the modules may do within such a run
 COVERED = frozenset({
-    'prefetch', 'upgrade_check', 'backup_database', 'db_expand', 'db_migrate', 'db_contract',
-    'online_migrations', 'stop_service',
+    'prefetch', 'upgrade_check', 'backup_database', 'verify_backup', 'db_expand', 'db_migrate',
+    'db_contract', 'online_migrations', 'stop_service',
 })  # fmt: skip
 KINDS = COVERED | RUNS | {'check_host', 'verify_host'}
 

@@ -1,5 +1,6 @@
 """Strategy `puppet` with a real agent, a real server and its certificates; PuppetDB for real."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -28,7 +29,7 @@ DATABASE = os.environ.get('UPGRADE_TEST_PUPPETDB', '')
 FACTS = pathlib.Path('/etc/facter/facts.d')
 MANIFEST = """
 file {{ '{target}':
-  content => "{environment} ${{facts['upgrade_test_nova_version']}}\\n",
+  content => "{environment} ${{facts['{fact}']}}\\n",
 }}
 """
 BROKEN = """
@@ -38,7 +39,7 @@ file {{ '{target}': content => "half\\n" }}
 
 
 class PuppetTest(base.TestCase):
-    """Environments `env_2026_1` and `env_2026_2`; each writes its name and a pinned version."""
+    """Two environments of each test's own; each writes its name and a pinned version."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -47,20 +48,27 @@ class PuppetTest(base.TestCase):
         port, _, self.server = SERVER.partition(':')
         self.dir = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.dir)
+        # the file of facts is the machine's: one test at a time
+        lock = open('/var/tmp/upgrade-test-facts.lock', 'w')
+        self.addCleanup(lock.close)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         self.addCleanup((FACTS / 'upgrade_service.json').unlink, missing_ok=True)
         for name in ('conf', 'var', 'state'):
             (self.dir / name).mkdir()
         self.target = self.dir / 'target'
-        for release in ('2026_1', '2026_2'):
-            self.environment(f'env_{release}', MANIFEST)
-        name = f'n{uuid.uuid4().hex[:8]}.upgrade.test'
+        mine = f'n{uuid.uuid4().hex[:8]}'
+        self.old, self.new = f'{mine}_2026_1', f'{mine}_2026_2'
+        self.fact = f'upgrade_test_{mine}'
+        for name in (self.old, self.new):
+            self.environment(name, MANIFEST)
+        name = f'{mine}.upgrade.test'
         (self.dir / 'conf/puppet.conf').write_text(
             f'[main]\nserver = localhost\nserverport = {port}\ncertname = {name}\n'
         )
         self.settings: dict[str, Any] = {
             'puppet': PUPPET,
-            'environments': {'2026.1': 'env_2026_1', '2026.2': 'env_2026_2'},
-            'facts': {'nova': 'upgrade_test_nova_version'},
+            'environments': {'2026.1': self.old, '2026.2': self.new},
+            'facts': {'nova': self.fact},
             'facts_dir': str(FACTS),
             'confdir': str(self.dir / 'conf'),
             'vardir': str(self.dir / 'var'),
@@ -74,7 +82,7 @@ class PuppetTest(base.TestCase):
     def environment(self, name: str, manifest: str) -> None:
         place = pathlib.Path(self.server) / 'code/environments' / name / 'manifests'
         place.mkdir(parents=True, exist_ok=True)
-        text = manifest.format(target=self.target, environment=name)
+        text = manifest.format(target=self.target, environment=name, fact=self.fact)
         (place / 'site.pp').write_text(text)
 
     def task(self, kind: str = 'upgrade_service', **params: Any) -> strategies.Task:
@@ -106,37 +114,37 @@ class PuppetTest(base.TestCase):
         outcome = self.run_task(self.task())
         self.assertEqual('succeeded', outcome['result'], f'{outcome} {self.output}')
         self.assertEqual('34.0.0', outcome['data']['version'])
-        self.assertEqual('env_2026_2 34.0.0\n', self.target.read_text())
+        self.assertEqual(f'{self.new} 34.0.0\n', self.target.read_text())
         # the next run of the agent by itself keeps what was pinned
         subprocess.run(
             [PUPPET, 'agent', '--test', '--confdir', f'{self.dir}/conf', '--vardir',
              f'{self.dir}/var'], check=True, capture_output=True,
         )  # fmt: skip
-        self.assertEqual('env_2026_2 34.0.0\n', self.target.read_text())
+        self.assertEqual(f'{self.new} 34.0.0\n', self.target.read_text())
         self.assertEqual('succeeded', self.run_task(self.task('verify_host'))['result'])
         back = {'version': '33.0.2', 'from_version': '34.0.0', 'release': '2026.1'}
         outcome = self.run_task(self.task(**back), 'undo')
         self.assertEqual('succeeded', outcome['result'], f'{outcome} {self.output}')
         self.assertEqual('33.0.2', outcome['data']['version'])
-        self.assertEqual('env_2026_1 33.0.2\n', self.target.read_text())
+        self.assertEqual(f'{self.old} 33.0.2\n', self.target.read_text())
         outcome = self.run_task(self.task('verify_host'))
         self.assertEqual('failed', outcome['result'])
-        self.assertIn('env_2026_1, not env_2026_2', outcome['error'])
+        self.assertIn(f'{self.old}, not {self.new}', outcome['error'])
 
     def test_resources_that_fail(self) -> None:
-        self.environment('env_2026_2', BROKEN)
+        self.environment(self.new, BROKEN)
         outcome = self.run_task(self.task())
         self.assertEqual(('failed', 6), (outcome['result'], outcome['rc']), self.output)
         self.assertIn('some resources were changed and others failed', outcome['error'])
-        self.environment('env_2026_2', MANIFEST)
+        self.environment(self.new, MANIFEST)
         self.assertEqual('succeeded', self.run_task(self.task())['result'], self.output)
 
     def test_a_catalogue_that_does_not_compile(self) -> None:
-        self.environment('env_2026_2', 'file {{ ')
+        self.environment(self.new, 'file {{ ')
         outcome = self.run_task(self.task('check_host'))
         self.assertEqual(('failed', 1), (outcome['result'], outcome['rc']), self.output)
         self.assertIn('the run failed', outcome['error'])
-        self.assertIn('environment env_2026_2', outcome['error'])
+        self.assertIn(f'environment {self.new}', outcome['error'])
 
     def test_disabled_agent(self) -> None:
         where = ['--confdir', f'{self.dir}/conf', '--vardir', f'{self.dir}/var']
