@@ -49,19 +49,22 @@ class Planning:
 
         :raises CloudUnavailable: a source of it does not answer.
         """
-        self._ask_engines()
+        self._ask_engines(db.upgrade_ended_at(self._ctx, cluster['id']))
         agents = [a for a in db.agent_list(self._ctx) if a['state'] == 'active']
         return discovery.discover(
             self._conf, cluster, agents, self._releases, self.projects, self._post.now()
         )
 
-    def _ask_engines(self) -> None:
-        """Have engines that are there describe their hosts; wait for them a little."""
+    def _ask_engines(self, changed: int) -> None:
+        """Have engines that are there describe their hosts; wait for them a little.
+
+        `changed`: when an upgrade ended last; what was told before that is not fresh.
+        """
         asked = self._post.now()
         waiting = set()
         for agent in db.agent_list(self._ctx, {'state': 'active'}):
             there = asked - (agent['seen_at'] or 0) < self._conf.conductor.agent_timeout * 1000
-            if there and asked - (agent['facts_at'] or 0) > FACTS_FRESH:
+            if there and (agent['facts_at'] or 0) < max(asked - FACTS_FRESH, changed):
                 self._post.describe(agent['id'])
                 waiting.add(agent['id'])
         end = time.monotonic() + FACTS_WAIT

@@ -57,6 +57,7 @@ from upgrade_service.db.upgrades import (
     step_output_get,
     steps_changed,
     upgrade_create,
+    upgrade_ended_at,
     upgrade_get,
     upgrade_list,
 )
@@ -123,6 +124,7 @@ __all__ = [
     'strategy_rows',
     'upgrade_create',
     'upgrade_delete',
+    'upgrade_ended_at',
     'upgrade_get',
     'upgrade_list',
     'upgrade_of',

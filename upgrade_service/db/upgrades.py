@@ -186,3 +186,11 @@ def request_list(ctx: Context, upgrade_id: str) -> list[Row]:
     query = sa.select(e).where(e.upgrade_id == upgrade_id, e.actor != context.system().actor)
     with base.reader(ctx) as session:
         return base.page(session, e, query, e.seq, None, None)
+
+
+def upgrade_ended_at(ctx: Context, cluster_id: str) -> int:
+    """Return when an upgrade of a cluster ended last (ms); 0: none has."""
+    u = models.Upgrade
+    with base.reader(ctx) as session:
+        query = sa.select(sa.func.max(u.finished_at)).filter_by(cluster_id=cluster_id)
+        return session.execute(query).scalar() or 0
