@@ -1,1 +1,1 @@
-"""Benchmarks: the product beside a peer, in one run; see doc/source/contributor/benchmarks.rst."""
+"""Benchmarks: the product beside a peer, in one run. Usage: python -m benchmarks.NAME."""

@@ -21,8 +21,8 @@ LOG = log.getLogger(__name__)
 Row = dict[str, Any]
 #: seconds to wait for engines to describe their hosts anew
 FACTS_WAIT = 10.0
-#: facts younger than this are not asked for again (ms): a host that just changed tells it later
-FACTS_FRESH = 1_000
+#: facts younger than this are not asked for again (ms), unless an upgrade ended after them
+FACTS_FRESH = 20_000
 #: seconds between two tries while the cloud does not answer
 RETRY_WAIT = 5.0
 STRATEGIES = 'upgrade_service.strategies'

@@ -4,13 +4,19 @@ from collections.abc import Mapping, Sequence
 import heapq
 
 from upgrade_service import model
-from upgrade_service.conductor.planner import drain
+from upgrade_service.conductor.planner import drain, machines
 from upgrade_service.conductor.planner import scope as scopes
+
+#: what is done to each project of a host that is out
+_CHANGE = ('upgrade_service', 'verify_host', 'verify_service')
 
 
 def upgrade_seconds(scope: scopes.Scope, host: str) -> float:
-    """Estimate how long a host is out beside its drain."""
-    return 0.0
+    """Estimate how long a host is out beside its drain (seconds), from the kinds of its steps."""
+    kinds = list(_CHANGE) * len(scope.of_host(host, 'data'))
+    if host in scope.machines:
+        kinds += machines.KINDS
+    return float(sum(model.KINDS[kind].estimate for kind in kinds))
 
 
 def drain_seconds(moves: Mapping[str, str], scope: scopes.Scope) -> int:
