@@ -117,12 +117,20 @@ class TestRollback(RollbackCase):
 
     def test_below_the_floor_it_is_refused(self):
         self.serve()
-        upgrade = self.service.upgrade(approve_ponr=True)
-        point = upgrade.wait_step(stage='finish', ponr=True, state='succeeded')
+        upgrade = self.service.upgrade()
+        upgrade.wait('paused')
+        # it stands still beyond some of the points of no return
+        self.service.fault('action_fails', host='ctl1', project='nova', action='online_migrations')
+        upgrade.verb('approve', gate='finish')
+        upgrade.wait('blocked')
+        point = upgrade.steps(stage='finish', ponr=True, state='succeeded')[0]
         with ExpectedException(service.Refused, '409.*is a point of no return; back as far as.*'):
             upgrade.verb('rollback')
         self.assertLessEqual(point['ord'], upgrade.row['rollback_floor'])
-        upgrade.wait('succeeded')
+        self.service.mend()
+        (failed,) = upgrade.steps(state='failed')
+        upgrade.step_verb(failed, 'retry')
+        upgrade.wait_past('blocked', 'succeeded')
         (refusal,) = [e for e in upgrade.events() if e['kind'] == 'verb_refused']
         self.assertEqual('rollback', refusal['detail']['verb'])
 
